@@ -1,0 +1,1 @@
+"""STanHop-Net in plain torch: contexts in, forecasts out."""

@@ -1,0 +1,104 @@
+"""The tandem block of STanHop-Net: retrieval across time, then across channels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from stanhop.config import ModelConfig
+from stanhop.hopfield.layers import Hopfield, HopfieldLayer
+from stanhop.hopfield.separation import SEPARATIONS
+
+
+def hopfield(config: ModelConfig) -> Hopfield:
+    """A ``Hopfield`` layer of the network's size and separation."""
+    return Hopfield(
+        config.model_dim,
+        config.num_heads,
+        separation=SEPARATIONS[config.separation],
+        gate=config.gate,
+        dropout=config.dropout,
+        num_updates=config.num_updates,
+    )
+
+
+def hopfield_layer(config: ModelConfig) -> HopfieldLayer:
+    """A ``HopfieldLayer`` (learned memories) of the network's size and separation."""
+    return HopfieldLayer(
+        config.model_dim,
+        config.num_heads,
+        num_memories=config.num_memories,
+        separation=SEPARATIONS[config.separation],
+        gate=config.gate,
+        dropout=config.dropout,
+        num_updates=config.num_updates,
+    )
+
+
+class FeedForward(nn.Sequential):
+    """Two linear maps around a GELU, of each patch by itself."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(
+            nn.Linear(config.model_dim, config.feedforward_dim),
+            nn.GELU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(config.feedforward_dim, config.model_dim),
+        )
+
+
+class Residual(nn.Module):
+    """``patches + dropout(change(norm(patches)))``: a step that starts from the normalised patches.
+
+    Args:
+        config: Sizes and dropout.
+        change: What is added.
+        starts_closed: Whether the change is scaled by a learned factor per feature that starts at 0, so that
+            the step begins as the identity and is learned only where it helps.
+    """
+
+    def __init__(self, config: ModelConfig, change: nn.Module, *, starts_closed: bool = False) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(config.model_dim)
+        self.change = change
+        self.dropout = nn.Dropout(config.dropout)
+        self.scale = nn.Parameter(torch.zeros(config.model_dim)) if starts_closed else None
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Map ``(..., model_dim)`` to its shape."""
+        change: Tensor = self.dropout(self.change(self.norm(patches)))
+        return patches + (change if self.scale is None else self.scale * change)
+
+
+class AcrossChannels(nn.Module):
+    """What channels retrieve from one another at the same time, and from learned memories."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.between_channels = hopfield(config)
+        self.learned_memories = hopfield_layer(config)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Map ``(batch, channels, patches, model_dim)`` to its shape."""
+        channels = patches.transpose(1, 2)  # (batch, patches, channels, model_dim)
+        retrieved: Tensor = self.between_channels(channels) + self.learned_memories(channels)
+        return retrieved.transpose(1, 2)
+
+
+class TandemBlock(nn.Sequential):
+    """Retrieval across time, then across channels, each followed by a feed-forward step.
+
+    Each step is residual with its norm in front. The two across channels start closed: a network whose
+    channels have nothing to tell each other is the one it starts as. (In the published block nothing but
+    what learned memories and channels give back passes the second stage.)
+
+    Maps ``(batch, channels, patches, model_dim)`` to its shape.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(
+            Residual(config, hopfield(config)),
+            Residual(config, FeedForward(config)),
+            Residual(config, AcrossChannels(config), starts_closed=True),
+            Residual(config, FeedForward(config), starts_closed=True),
+        )

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from stanhop.config import ModelConfig
+from stanhop.hopfield.separation import SEPARATIONS
+from stanhop.model.network import DirectPath, STanHopNet, build_network
+from stanhop.model.patching import CoarseGraining, PatchEmbedding, num_patches
+
+BATCH, CHANNELS = 3, 5
+CONFIG = ModelConfig(
+    context_length=37,
+    prediction_length=11,
+    patch_length=6,
+    model_dim=8,
+    num_heads=2,
+    feedforward_dim=13,
+    num_levels=3,
+    num_memories=7,
+)
+
+
+def changed(**values: object) -> ModelConfig:
+    return ModelConfig.model_validate(CONFIG.model_dump() | values)
+
+
+def network(config: ModelConfig = CONFIG, *, opened: bool = False) -> STanHopNet:
+    """A network in evaluation mode; ``opened`` gives every parameter a random value, closed steps included."""
+    torch.manual_seed(0)
+    built = STanHopNet(config, CHANNELS).eval()
+    if opened:
+        with torch.no_grad():
+            for parameter in built.parameters():
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    return built
+
+
+def context(length: int = 37, *, dtype: torch.dtype = torch.float32) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(BATCH, length, CHANNELS, generator=generator, dtype=torch.float64).to(dtype)
+
+
+@pytest.mark.parametrize("separation", SEPARATIONS)
+@pytest.mark.parametrize("gate", [False, True])
+def test_every_separation_forecasts_and_every_parameter_learns(separation: str, gate: bool) -> None:
+    net = network(changed(separation=separation, gate=gate), opened=True)
+    forecast = net(context())
+    assert forecast.shape == (BATCH, 11, CHANNELS)
+    forecast.square().sum().backward()
+    silent = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+    assert not silent
+    assert all(p.grad.abs().sum() > 0 for name, p in net.named_parameters() if "memory_proj.bias" not in name)
+
+
+@pytest.mark.parametrize(
+    ("context_length", "prediction_length", "patch_length", "num_levels", "merge_size"),
+    [(1, 1, 1, 1, 1), (6, 1, 6, 2, 2), (7, 13, 6, 4, 3), (5, 12, 3, 2, 5), (36, 6, 6, 3, 1)],
+)
+def test_any_sizes_forecast_the_whole_horizon(
+    context_length: int, prediction_length: int, patch_length: int, num_levels: int, merge_size: int
+) -> None:
+    config = changed(
+        context_length=context_length,
+        prediction_length=prediction_length,
+        patch_length=patch_length,
+        num_levels=num_levels,
+        merge_size=merge_size,
+    )
+    forecast = network(config, opened=True)(context(context_length))
+    assert forecast.shape == (BATCH, prediction_length, CHANNELS)
+    assert forecast.isfinite().all()
+
+
+def test_relabelled_channels_give_the_relabelled_forecast() -> None:
+    order = torch.tensor([3, 0, 4, 1, 2])
+    net = network(opened=True).double()
+    x = context(dtype=torch.float64)
+    torch.testing.assert_close(net(x[..., order]), net(x)[..., order])
+
+
+def test_channels_hear_each_other_once_the_closed_steps_have_opened() -> None:
+    x = context()
+    disturbed = x.clone()
+    disturbed[..., 0] = disturbed[..., 0].flip(1)
+    others = slice(1, None)
+    fresh, opened = network(), network(opened=True)
+    torch.testing.assert_close(fresh(disturbed)[..., others], fresh(x)[..., others])
+    assert (opened(disturbed) - opened(x))[..., others].abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(("level", "spread"), [(0.0, 1e-9), (1e9, 1e3), (-3.0, 1e12)])
+def test_instance_normalisation_carries_level_and_spread_to_the_forecast(level: float, spread: float) -> None:
+    net = network(opened=True)
+    x = context(dtype=torch.float64)
+    moved = (net(x * spread + level) - level) / spread
+    torch.testing.assert_close(moved, net(x), rtol=1e-4, atol=1e-4)
+
+
+def test_without_instance_normalisation_the_level_matters() -> None:
+    net = network(changed(instance_norm=False), opened=True)
+    assert (net(context() + 1) - net(context()) - 1).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("value", [0.0, -0.0, 1e-30, 1e30, 12.3])
+def test_a_constant_context_is_forecast_to_stay_constant(value: float) -> None:
+    x = context(dtype=torch.float64)
+    x[..., 1] = value
+    forecast = network(opened=True)(x)
+    torch.testing.assert_close(forecast[..., 1], torch.full((BATCH, 11), value, dtype=torch.float64), rtol=1e-6, atol=0)
+    assert forecast.isfinite().all()
+
+
+def test_a_float64_context_keeps_its_dtype_and_nearly_the_float32_forecast() -> None:
+    net = network(opened=True)
+    assert net(context(dtype=torch.float64)).dtype == torch.float64
+    torch.testing.assert_close(net(context(dtype=torch.float64)).float(), net(context()), rtol=1e-4, atol=1e-4)
+
+
+def test_evaluation_is_repeatable_and_training_drops() -> None:
+    net = network(opened=True)
+    torch.testing.assert_close(net(context()), net(context()), rtol=0, atol=0)
+    net.train()
+    assert (net(context()) - net(context())).abs().max() > 1e-4
+
+
+def test_a_window_forecasts_the_same_alone_and_in_a_batch() -> None:
+    net = network(opened=True).double()
+    x = context(dtype=torch.float64)
+    torch.testing.assert_close(net(x)[1:2], net(x[1:2]))
+
+
+def test_the_direct_path_starts_as_the_mean_of_the_context() -> None:
+    x = torch.arange(12.0).reshape(1, 1, 12)
+    torch.testing.assert_close(DirectPath(12, 3)(x), torch.full((1, 1, 3), 5.5))
+
+
+def test_padding_repeats_the_first_step() -> None:
+    embedding = PatchEmbedding(5, 3, 8, dropout=0.0)
+    series = torch.tensor([[[7.0, 1.0, 2.0, 3.0, 4.0]]])
+    padded = torch.tensor([[[[7.0, 7.0, 1.0], [2.0, 3.0, 4.0]]]])
+    torch.testing.assert_close(embedding(series), embedding.linear(padded) + embedding.position)
+
+
+def test_coarse_graining_merges_neighbours_and_repeats_the_last_patch() -> None:
+    torch.manual_seed(0)
+    coarse = CoarseGraining(4, 3)
+    patches = torch.randn(2, 3, 7, 4)
+    merged = coarse(patches)
+    assert merged.shape == (2, 3, 3, 4)
+    expected = coarse.linear(coarse.norm(torch.cat([patches[:, :, 6], patches[:, :, 6], patches[:, :, 6]], dim=-1)))
+    torch.testing.assert_close(merged[:, :, 2], expected)
+
+
+@pytest.mark.parametrize(("length", "expected"), [(1, 1), (6, 1), (7, 2), (12, 2)])
+def test_patches_cover_the_length(length: int, expected: int) -> None:
+    assert num_patches(length, 6) == expected
+
+
+def test_build_network_builds_a_stanhop_net() -> None:
+    net = build_network(CONFIG, CHANNELS)
+    assert isinstance(net, nn.Module)
+    assert isinstance(net, STanHopNet)
