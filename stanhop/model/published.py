@@ -7,13 +7,13 @@ computes, not as their papers read; each oddity is named where it is, with what 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from stanhop.errors import Code, ModelError, quoted
+from stanhop.errors import Code, ModelError
 from stanhop.model.published_config import PublishedConfig, Variant, read_published_config
 from stanhop.model.published_layers import PublishedDecoderLayer, PublishedEncoderLevel
 
@@ -57,8 +57,11 @@ PUBLISHED_NAMES: dict[str, dict[Variant, str] | str] = {
 }
 """The published name of each part of our dotted parameter names; parts that are not here are the same."""
 
+ALPHA = "alpha_logit"
+"""Our name of a learned alpha, before the sigmoid."""
+
 DEAD_SUFFIX = "_chooser"
-"""Beside each learned alpha the published code keeps a parameter of this suffix that nothing uses."""
+"""Beside each learned alpha the published code keeps a parameter of this suffix, which nothing uses."""
 
 PARALLEL_PREFIX = "module."
 """What DataParallel puts before every name."""
@@ -69,13 +72,14 @@ class PublishedSTanHopNet(nn.Module):
 
     Where our ``STanHopNet`` differs, besides what the layers say:
 
-    - The context is filled up to whole patches by repeating its **first** step.
-    - **Nothing normalises a context**; ``baseline`` at most adds its mean to the forecast, without taking it away
-      from the context first. Ours standardises each context by itself unless told not to.
-    - Positions are **learned for each channel**, so that the number of channels is part of the network. They start as
-      standard normal, and the forecast's enter the decoder without a norm.
-    - The embedded patches are themselves the first level that the decoder reads, and the decoder's layers read the
-      finest level first; their forecasts add up.
+    - **Nothing normalises a context**; ``baseline`` at most adds its mean to the forecast, without having taken it
+      away from the context. Ours standardises each context by itself unless told not to.
+    - **Positions are learned for each channel**, so that the number of channels is part of the network. They start as
+      standard normal, and those of the forecast enter the decoder without a norm. Ours shares small ones.
+    - **The embedded patches are the first level** that the decoder reads, before any retrieval, and all that leads
+      from the context to the forecast are the decoder's retrievals. Ours adds a direct linear map.
+
+    As in ours, the context is filled up to whole patches by repeating its first step in front.
 
     Args:
         config: Its shape.
@@ -147,12 +151,10 @@ def from_published(
     with torch.device("meta"):  # shapes only: the parameters come from the checkpoint
         network = PublishedSTanHopNet(read_published_config(config, variant))
     ours = {published_name(name, variant): name for name in network.state_dict()}
-    given = _without_prefix(parameters)
-    dead = [name for name in given if name.removesuffix(DEAD_SUFFIX) in ours and name not in ours]
-    given = {name: value for name, value in given.items() if name not in dead}
+    dead = {name + DEAD_SUFFIX for name, own in ours.items() if own.endswith(ALPHA)}
+    given = {name: value for name, value in _without_prefix(parameters).items() if name not in dead}
     _check_names(given, ours)
-    shapes = {name: network.state_dict()[own].shape for name, own in ours.items()}
-    _check_values(given, shapes)
+    _check_values(given, {name: network.get_parameter(own).shape for name, own in ours.items()})
     network.load_state_dict({ours[name]: value.detach().clone() for name, value in given.items()}, assign=True)
     return network.eval()
 
@@ -166,7 +168,7 @@ def to_published(network: PublishedSTanHopNet) -> dict[str, Tensor]:
     published = {}
     for name, value in network.state_dict().items():
         published[published_name(name, variant)] = value.clone()
-        if name.endswith("alpha_logit"):
+        if name.endswith(ALPHA):
             published[published_name(name, variant) + DEAD_SUFFIX] = torch.zeros_like(value)
     return published
 
@@ -185,30 +187,30 @@ def _without_prefix(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(PARALLEL_PREFIX) if is_parallel else name: value for name, value in parameters.items()}
 
 
-def _check_names(given: Iterable[str], expected: Iterable[str]) -> None:
-    missing = [name for name in expected if name not in set(given)]
-    unexpected = [name for name in given if name not in set(expected)]
-    problems = [
-        f"{kind} parameters: {_first_three(names)}"
-        for kind, names in (("missing", missing), ("unexpected", unexpected))
-        if names
-    ]
+def _check_names(given: Mapping[str, Tensor], expected: Mapping[str, str]) -> None:
+    missing = [name for name in expected if name not in given]
+    unexpected = [name for name in given if name not in expected]
+    problems = [f"missing parameters: {_first_three(missing)}"] if missing else []
+    problems += [f"unexpected parameters: {_first_three(unexpected)}"] if unexpected else []
     if problems:
-        fix = "check variant, e_layers, win_size and mode"
+        fix = "check the variant and the arguments e_layers, win_size and mode"
         raise ModelError(Code.MODEL, "; ".join(problems), fix=fix)
 
 
 def _check_values(given: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> None:
+    dtype = next(iter(given.values())).dtype
     problems = []
     for name, value in given.items():
         if value.shape != shapes[name]:
             problems.append(f"{name} has shape {tuple(value.shape)} instead of {tuple(shapes[name])}")
-        elif not value.is_floating_point() or not value.isfinite().all():
-            problems.append(f"{name} holds values that are not finite numbers")
+        elif value.dtype != dtype or not value.is_floating_point():
+            problems.append(f"{name} is of {value.dtype}, others are of {dtype}; all must be of one floating dtype")
+        elif not value.isfinite().all():
+            problems.append(f"{name} holds values that are not finite")
     if problems:
-        raise ModelError(Code.MODEL, _first_three(problems, separator="; "))
+        raise ModelError(Code.MODEL, _first_three(problems))
 
 
-def _first_three(texts: list[str], *, separator: str = ", ") -> str:
+def _first_three(texts: list[str]) -> str:
     more = f" and {len(texts) - 3} more" if len(texts) > 3 else ""
-    return separator.join(texts[:3]) + more
+    return ", ".join(texts[:3]) + more

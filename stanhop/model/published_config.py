@@ -37,6 +37,9 @@ PUBLISHED_WORDS = {
 OUTEFFHOP_WORDS = ("mode", "eta", "gamma")
 """Arguments that only the OutEffHop repository's constructor has."""
 
+UNUSED_WORD = "device"
+"""An argument that the published code hardly uses and ours does without: a network is where its parameters are."""
+
 SEPARATION_OF_MODE = {
     "entmax": SEPARATIONS["gsh"],
     "softmax": SEPARATIONS["softmax"],
@@ -148,12 +151,12 @@ def read_published_config(config: Mapping[str, Any], variant: Variant) -> Publis
         ConfigError: a word that this constructor does not have, one that it needs and does not get, or values that it
             cannot run with.
     """
-    known = [word for word in PUBLISHED_WORDS if variant == "outeffhop" or word not in OUTEFFHOP_WORDS]
-    unknown = [_unknown_word(word, known) for word in config if word not in known]
+    known = [word for word in PUBLISHED_WORDS if variant != "stanhop" or word not in OUTEFFHOP_WORDS]
+    unknown = [_unknown_word(word, known) for word in config if word not in (*known, UNUSED_WORD)]
     if unknown:
         fix = f"the constructor of variant {quoted(variant)} takes {', '.join(known)}"
         raise ConfigError(Code.CONFIG, "; ".join(unknown), fix=fix)
-    values = {PUBLISHED_WORDS[word]: value for word, value in config.items()}
+    values = {PUBLISHED_WORDS[word]: value for word, value in config.items() if word != UNUSED_WORD}
     try:
         return PublishedConfig.model_validate({"variant": variant, **values})
     except ValidationError as error:
@@ -165,7 +168,7 @@ def _unknown_word(word: str, known: list[str]) -> str:
     return f"unknown argument {quoted(word)}" + (f"; did you mean {nearest[0]}?" if nearest else "")
 
 
-def _explain(problem: Any) -> str:  # one of pydantic's error dicts
+def _explain(problem: Mapping[str, Any]) -> str:
     """One problem of pydantic's, in the published words."""
     if problem["type"] == "value_error":
         return str(problem["ctx"]["error"])

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from stanhop.hopfield.retrieval import retrieve
+from stanhop.hopfield.retrieval import Method, retrieve
 from stanhop.model.published_config import PublishedConfig
 
 
 class PublishedHopfield(nn.Module):
     """Retrieve for each query from a memory, the published way.
 
-    Three things are not as in ``stanhop.hopfield.Hopfield``, which our network is made of:
+    Three things are not as in ``stanhop.hopfield.Hopfield``, of which our network is made:
 
     - **Values come from the projected memory**, ``W_V (W_K memory)`` with both biases. Ours projects the memory
       itself.
@@ -38,10 +38,21 @@ class PublishedHopfield(nn.Module):
     @property
     def alpha(self) -> float | Tensor:
         """The separation's alpha: a number, or one for all ``(heads,)`` in (1, ``largest_alpha``) if learned."""
-        if self.alpha_logit is None:
-            return self.config.separation.alpha
-        learned = 1 + (self.config.largest_alpha - 1) * self.alpha_logit.sigmoid()
-        return learned.expand(self.config.num_heads)
+        if self.alpha_logit is not None:
+            learned = 1 + (self.config.largest_alpha - 1) * self.alpha_logit.sigmoid()
+            return learned.expand(self.config.num_heads)
+        assert self.config.separation.alpha is not None
+        return self.config.separation.alpha
+
+    @property
+    def method(self) -> Method:
+        """How to retrieve: the fast ways are equal to the definition for alpha up to 2, and alpha may be learned to 3.
+
+        Looking at the value waits for the device, once a call.
+        """
+        if self.alpha_logit is None or self.config.largest_alpha <= 2 or self.alpha_logit.item() <= 0:
+            return "auto"
+        return "definition"
 
     def forward(self, query: Tensor, memory: Tensor) -> Tensor:
         """Map ``(..., queries, model_dim)`` and ``(..., memories, model_dim)`` to the query's shape."""
@@ -54,6 +65,7 @@ class PublishedHopfield(nn.Module):
             no_op=self.config.separation.no_op,
             clip=self._clip(num_memories=memory.shape[-2]),
             dropout=self.config.dropout if self.training else 0.0,
+            method=self.method,
         )  # (..., heads, queries, head_dim)
         mixed = retrieved.reshape(*query.shape[:-1], -1)  # (..., queries, heads * head_dim), not transposed
         output: Tensor = self.output_proj(mixed)  # (..., queries, model_dim)
@@ -68,21 +80,22 @@ class PublishedHopfield(nn.Module):
 
     def _split_heads(self, patterns: Tensor) -> Tensor:
         """``(..., length, heads * head_dim)`` as ``(..., heads, length, head_dim)``."""
-        return patterns.unflatten(-1, (self.config.num_heads, -1)).transpose(-2, -3)
+        heads: Tensor = patterns.unflatten(-1, (self.config.num_heads, -1))  # (..., length, heads, head_dim)
+        return heads.transpose(-2, -3)
 
 
 class PublishedTandemBlock(nn.Module):
     """Retrieve across time, then across channels, the published way.
 
-    Across channels **no residual** leads past the retrievals: what goes on is what the learned memories and the other
-    channels answer. (And although the published code means to let the channels read from the learned memories, it
-    never uses them as such: both retrievals simply add up.) Our block adds the residual.
-
-    Variant ``outeffhop`` has a single LayerNorm, after the retrievals across channels; variant ``stanhop`` has all
-    four. Learned memories start as standard normal; the published code leaves them uninitialised.
-
-    Dropout is applied to the weights of each retrieval, and to what ``across_time``, ``across_channels`` and the two
-    feed-forward parts add; not to what the learned memories answer.
+    - **No residual leads past the retrievals across channels**: what goes on is what the learned memories and the
+      other channels answer. Ours adds that to what was there.
+    - **Learned memories and channels do not meet**: the code passes what the memories answer to the retrieval between
+      channels, which never reads it. The two answers add up, as they do in ours.
+    - **Few norms, behind the steps**: variant ``outeffhop`` has a single one, after the retrievals across channels;
+      variant ``stanhop`` has four. Ours has one in front of each step.
+    - **Learned memories are uninitialised** in the published code. Here, and in ours, they start as standard normal.
+    - **Dropout** is applied to the weights of each retrieval, and to what ``across_time``, ``across_channels`` and the
+      two feed-forward parts add, but not to what the learned memories answer. Ours drops it all.
     """
 
     def __init__(self, config: PublishedConfig) -> None:
@@ -114,7 +127,8 @@ class PublishedTandemBlock(nn.Module):
 class PublishedCoarseGraining(nn.Module):
     """Merge ``merge_size`` adjacent patches into one.
 
-    Where the number of patches is no multiple, the published code **appends the last patches once more**, in order.
+    Where the number of patches is no multiple, the published code **appends the last patches once more**, in order,
+    and fails where there are fewer than it needs (``PublishedConfig`` refuses that). Ours repeats the last one.
     """
 
     def __init__(self, config: PublishedConfig) -> None:
@@ -151,7 +165,8 @@ class PublishedEncoderLevel(nn.Module):
 class PublishedDecoderLayer(nn.Module):
     """A tandem block on the forecast's patches, which then retrieve from one level of the context.
 
-    Its own feed-forward part is ``model_dim`` wide and, unlike all others, has **no dropout**.
+    Its own feed-forward part is ``model_dim`` wide and, unlike the others, has **no dropout**. Ours has no decoder: it
+    reads each level out by a linear map.
     """
 
     def __init__(self, config: PublishedConfig) -> None:
