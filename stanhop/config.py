@@ -90,7 +90,7 @@ class DataConfig(Section):
     header: bool = True
     """Whether the first line of a CSV file names the columns."""
     date_format: str | None = None
-    """Format of the time stamps, as in `strptime`; ISO 8601 if not given."""
+    """Format of the time stamps, as in `strptime`, or `epoch_s` or `epoch_ms`; ISO 8601 if not given."""
     frequency: str | None = None
     """Step of time as a pandas alias (`h`, `15min`, `D`, `W-SUN`, `MS`); inferred if not given."""
     missing: Literal["error", "ffill", "interpolate", "drop"] = "error"
@@ -103,10 +103,8 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _marks_differ(self) -> Self:
-        if self.decimal in (self.separator, self.thousands):
-            raise ValueError(f"decimal ({self.decimal!r}) must differ from separator and thousands")
-        if self.thousands == self.separator:
-            raise ValueError(f"thousands ({self.thousands!r}) must differ from separator")
+        if self.decimal == self.thousands:  # the separator may be either: fields that hold it stand in quotes
+            raise ValueError(f"decimal ({self.decimal!r}) must differ from thousands")
         return self
 
 
@@ -139,7 +137,7 @@ class ModelConfig(Section):
     """Whether each head's output is multiplied by a learned sigmoid of its input."""
     num_updates: PositiveInt = Field(default=1, le=1_000)
     """How often the retrieval dynamics is applied."""
-    dropout: float = Field(default=0.2, ge=0, lt=1)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
     """Share of activations dropped in training."""
     instance_norm: bool = True
     """Whether each context is standardised by its own mean and deviation, undone on the forecast."""
@@ -158,8 +156,10 @@ class ModelConfig(Section):
 class TrainConfig(Section):
     """How the network is fitted."""
 
-    max_epochs: PositiveInt = Field(default=10, le=LARGEST_SIZE)
-    """Passes over the training windows at most."""
+    max_epochs: PositiveInt = Field(default=6, le=LARGEST_SIZE)
+    """Epochs at most; the learning rate falls to its end over them."""
+    windows_per_epoch: PositiveInt = Field(default=10_000, le=10**9)
+    """Training windows in one epoch at most, drawn anew for each: what bounds an epoch's time on long series."""
     batch_size: PositiveInt = Field(default=64, le=LARGEST_SIZE)
     """Windows per step."""
     learning_rate: PositiveFloat = 1e-3
@@ -341,14 +341,15 @@ def assignment_layer(assignment: str) -> Layer:
 class _StrictLoader(yaml.SafeLoader):
     """YAML without its surprises.
 
-    ``1e-4`` is a number; ``no``, ``010``, ``1:30`` and dates stay text; a repeated key is an error, and so is an
-    alias (a file of a few lines can unfold to gigabytes, or into itself, with them).
+    ``1e-4`` is a number; ``no``, ``010``, ``1:30`` and dates stay text; a repeated key is an error, and so are tags
+    (``!!python/…``) and aliases (with which a few lines unfold to gigabytes, or into themselves).
     """
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # as above
-            raise yaml.composer.ComposerError(None, None, "aliases are not supported", mark)
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]  # the stubs leave it untyped
+        for name, is_there in (("an alias", event.anchor), ("a tag", getattr(event, "tag", None))):
+            if is_there is not None:
+                raise yaml.composer.ComposerError(None, None, f"{name} is not supported", event.start_mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -366,6 +367,13 @@ class _StrictLoader(yaml.SafeLoader):
 class _StrictDumper(yaml.SafeDumper):
     """Quotes every text that either YAML's own rules or ours would take for something else."""
 
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    # In single quotes PyYAML writes some line separators as they are, and reads them as blanks.
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
+
+
+_StrictDumper.add_representer(str, _represent_text)
 
 INTEGER = re.compile(r"^[-+]?(0|[1-9]\d*)$")
 FLOAT = re.compile(r"^[-+]?((\d+\.\d*|\.\d+)([eE][-+]?\d+)?|\d+[eE][-+]?\d+)$|^[-+]?\.(inf|Inf)$|^\.(nan|NaN)$")

@@ -1,0 +1,227 @@
+"""Hands a set of series to Lightning as batches of windows, cut from one tensor that holds all of them, scaled.
+
+No window is ever stored: a batch is gathered from a strided view of the tensor, row blocks at a time, which is much
+faster than a data set that makes one window a call (``benchmarks/windows.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from stanhop.errors import Code, DataError, ModelError, quoted
+from stanhop.series.scaling import Scaler
+from stanhop.series.windows import SPLITS, Shard, Split, borders, split_origins
+
+if TYPE_CHECKING:
+    from stanhop.config import RunConfig
+    from stanhop.series.frame import Series, SeriesSet
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Windows:
+    """Cuts windows out of one tensor, ``values`` ``(steps, channels)``, contiguous."""
+
+    def __init__(self, values: Tensor, *, context_length: int, prediction_length: int) -> None:
+        self.device = values.device
+        self._context_length = context_length
+        self._num_channels = values.shape[1]
+        # The rows of a window lie one after the other in memory, so each window is one block to copy.
+        flat = values.view(-1)
+        self._contexts = flat.unfold(0, context_length * self._num_channels, self._num_channels)
+        self._targets = flat.unfold(0, prediction_length * self._num_channels, self._num_channels)
+
+    def gather(self, starts: Tensor) -> Batch:
+        """Contexts ``(batch, context_length, channels)`` and targets ``(batch, prediction_length, channels)``.
+
+        Args:
+            starts: First row of each window, ``(batch,)``, int64, on the device of the values.
+        """
+        contexts = self._contexts.index_select(0, starts)  # (batch, context_length * channels)
+        targets = self._targets.index_select(0, starts + self._context_length)
+        shape = (len(starts), -1, self._num_channels)
+        return contexts.view(shape), targets.view(shape)
+
+
+class WindowLoader:
+    """Batches of windows in the order of their starts.
+
+    Args:
+        windows: What they are cut from.
+        starts: First row of each window, ``(windows,)``, int64.
+        shard: Which of them this process gets, in which batches.
+    """
+
+    def __init__(self, windows: Windows, starts: Tensor, shard: Shard) -> None:
+        self._windows = windows
+        self._starts = starts
+        self._shard = shard
+
+    def __len__(self) -> int:
+        """Batches of this process."""
+        return self._shard.num_batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self._batches(self._starts)
+
+    def _batches(self, starts: Tensor, first: int = 0) -> Iterator[Batch]:
+        """The batches from number ``first`` on, with windows in the order of ``starts``."""
+        resident = starts.to(self._windows.device)
+        for index in range(first, len(self)):
+            chosen = self._shard.batch(index)
+            yield self._windows.gather(resident[chosen.start : chosen.stop : chosen.step])
+
+
+class ShuffledWindowLoader(WindowLoader):
+    """Batches of windows in an order that depends on (seed, epoch) alone; an epoch can be taken up in the middle.
+
+    Lightning calls ``sampler.set_epoch`` before each epoch, saves ``state_dict`` in its checkpoints, and gives it
+    back when a run is resumed.
+
+    Args:
+        windows: What they are cut from.
+        starts: First row of each window there is, ``(windows,)``, int64.
+        shard: Which of an epoch's windows this process gets; where they are fewer than there are, each epoch draws
+            its own.
+        seed: What the order depends on, with the epoch.
+    """
+
+    def __init__(self, windows: Windows, starts: Tensor, shard: Shard, *, seed: int) -> None:
+        super().__init__(windows, starts, shard)
+        self._seed = seed
+        self._epoch = 0
+        self._position = 0  # batches handed out in this epoch
+        self._first = 0  # batch the next iterator begins with
+
+    @property
+    def sampler(self) -> Self:
+        """Whom Lightning tells the epoch."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the beginning of ``epoch``, unless it is the one under way."""
+        if epoch != self._epoch:
+            self._epoch, self._position, self._first = epoch, 0, 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        # A generator: Lightning asks for iterators it never uses, and nothing happens before the first batch is taken.
+        first, self._first = self._first, 0
+        order = np.random.default_rng((self._seed, self._epoch)).permutation(len(self._starts))
+        shuffled = self._starts[torch.from_numpy(order[: self._shard.num_windows])]
+        for index, batch in enumerate(self._batches(shuffled, first), start=first):
+            self._position = index + 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch, the batches handed out in it, and how many it has."""
+        return {"epoch": self._epoch, "position": self._position, "num_batches": len(self)}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on where ``state`` was taken.
+
+        Raises:
+            ModelError: it was taken of other windows, batches or numbers of devices.
+        """
+        if state["num_batches"] != len(self):
+            problem = f"the checkpoint has {state['num_batches']} batches an epoch, this run has {len(self)}"
+            fix = "resume with the data, batch size and number of devices it was made with"
+            raise ModelError(Code.CHECKPOINT, problem, fix=fix)
+        self._epoch, self._position, self._first = state["epoch"], state["position"], state["position"]
+
+
+class SeriesDataModule(pl.LightningDataModule):
+    """Train, validation and test windows of a set of series, scaled.
+
+    Each series is split by itself and scaled by its own training rows; no window reaches from one into another.
+
+    Args:
+        series_set: The series.
+        config: Windows, split, batch size and seed.
+
+    Raises:
+        DataError: a series is too short for its split or for one window, or has a value that is beyond float32
+            after scaling.
+    """
+
+    def __init__(self, series_set: SeriesSet, config: RunConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.scalers: dict[str, Scaler] = {}
+        """The scaler of each series by its id, fitted on its training rows."""
+        tables: list[np.ndarray] = []
+        starts: dict[Split, list[np.ndarray]] = {split: [] for split in SPLITS}
+        offset = 0
+        for one in series_set.series:
+            for split in SPLITS:
+                starts[split].append(offset + self._window_starts(one, split))
+            tables.append(self._scaled(one))
+            offset += len(one)
+        self._values = torch.from_numpy(np.concatenate(tables))  # (steps of all series, channels)
+        self._starts = {split: torch.from_numpy(np.concatenate(starts[split])) for split in SPLITS}
+
+    def num_windows(self, split: Split) -> int:
+        """Windows of all series in ``split``, over all processes."""
+        return len(self._starts[split])
+
+    def train_dataloader(self) -> ShuffledWindowLoader:
+        """The training windows in the order of (seed, epoch): all, or ``train.windows_per_epoch`` of them."""
+        train = self.config.train
+        shard = self._shard("train", at_most=train.windows_per_epoch)
+        return ShuffledWindowLoader(self._windows(), self._starts["train"], shard, seed=train.seed)
+
+    def val_dataloader(self) -> WindowLoader:
+        """The validation windows, in order of time."""
+        return WindowLoader(self._windows(), self._starts["validation"], self._shard("validation"))
+
+    def test_dataloader(self) -> WindowLoader:
+        """The test windows, in order of time."""
+        return WindowLoader(self._windows(), self._starts["test"], self._shard("test"))
+
+    def _shard(self, split: Split, *, at_most: int | None = None) -> Shard:
+        trainer = self.trainer
+        rank, world_size = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+        batch_size = self.config.train.batch_size
+        num_windows = self.num_windows(split)
+        num_windows = num_windows if at_most is None else min(at_most, num_windows)
+        return Shard(num_windows, batch_size, rank=rank, world_size=world_size)
+
+    def _windows(self) -> Windows:
+        """All rows, on the device that trains."""
+        if self.trainer is not None:
+            self._values = self._values.to(self.trainer.strategy.root_device)
+        model = self.config.model
+        return Windows(self._values, context_length=model.context_length, prediction_length=model.prediction_length)
+
+    def _window_starts(self, series: Series, split: Split) -> np.ndarray:
+        """First row of each window of ``series`` in ``split``, ``(windows,)``, int64."""
+        model = self.config.model
+        origins = split_origins(
+            len(series),
+            self.config.data.split,
+            split,
+            context_length=model.context_length,
+            prediction_length=model.prediction_length,
+            series_id=series.id,
+        )
+        return np.arange(origins.start, origins.stop, dtype=np.int64) - model.context_length
+
+    def _scaled(self, series: Series) -> np.ndarray:
+        """Rows of ``series`` in units of its training rows' deviation, ``(steps, channels)``, float32."""
+        train = borders(len(series), self.config.data.split, series_id=series.id).train
+        scaler = Scaler.fit(series.values[train.start : train.stop])
+        with np.errstate(over="ignore"):  # answered below
+            scaled = scaler.transform(series.values).astype(np.float32)
+        if not np.isfinite(scaled).all():
+            step, channel = np.argwhere(~np.isfinite(scaled))[0]
+            problem = f"{series.values[step, channel]} at {series.times[step]} is too far from the training rows"
+            where = f" of series {quoted(series.id)}" if series.id else ""
+            fix = "correct the value, or make the training rows include such values"
+            raise DataError(Code.VALUE, problem + where, fix=fix, column=series.channels[channel])
+        self.scalers[series.id] = scaler
+        return scaled
