@@ -64,6 +64,8 @@ class Code(StrEnum):
     """A loss or gradient that is not finite."""
     PARTIAL = "E601"
     """A batch in which some inputs were refused."""
+    STOPPED = "E602"
+    """A training that a signal ended."""
 
 
 class UserError(Exception):
@@ -145,6 +147,20 @@ class DivergedError(UserError):
     """Training produced a loss or gradient that is not finite."""
 
     exit_code = 5
+
+
+class StoppedError(UserError):
+    """A signal ended the work; what could be kept was saved.
+
+    Args:
+        problem: Which signal, and what was saved.
+        signal_number: The signal; the exit code is 128 more, as shells expect.
+        fix: How to go on.
+    """
+
+    def __init__(self, problem: str, *, signal_number: int, fix: str | None = None) -> None:
+        self.exit_code = 128 + signal_number
+        super().__init__(Code.STOPPED, problem, fix=fix)
 
 
 class InternalError(UserError):

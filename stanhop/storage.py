@@ -28,8 +28,14 @@ ASIDE = "-was-"
 LONGEST_READABLE_NAME = 80
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
     """Put ``content`` at ``path``, whole or not at all; a symlink there is replaced, not followed.
+
+    Args:
+        path: The file.
+        content: All of it.
+        durable: Whether it must outlive a power cut, and not only a killed process; that takes two synchronisations
+            with the disk.
 
     Raises:
         MachineError: the disk is full, the folder is not writable, or the write failed otherwise.
@@ -38,13 +44,14 @@ def write_bytes(path: Path, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = _temporary_beside(path)
         try:
-            _write_synchronised(temporary, content)
+            _write_new(temporary, content, durable=durable)
             temporary.replace(path)
         except BaseException:
             with suppress(OSError):
                 temporary.unlink()
             raise
-        _synchronise_directory(path.parent)
+        if durable:
+            _synchronise_directory(path.parent)
 
 
 def write_text(path: Path, content: str) -> None:
@@ -73,7 +80,7 @@ def write_directory(path: Path, files: Mapping[str, bytes], *, overwrite: bool =
         try:
             temporary.mkdir()
             for name, content in files.items():
-                _write_synchronised(temporary / name, content)
+                _write_new(temporary / name, content)
             _synchronise_directory(temporary)
             if os.path.lexists(path):
                 path.rename(aside)
@@ -103,7 +110,7 @@ def make_directory(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
         probe = _temporary_beside(path / "probe")
         try:
-            _write_synchronised(probe, b"probe")
+            _write_new(probe, b"probe")
         finally:
             probe.unlink(missing_ok=True)
 
@@ -121,7 +128,7 @@ def remove_stale_temporaries(directory: Path) -> None:
     """
     for entry in directory.glob(f"{TEMPORARY_PREFIX}{_host()}-*"):
         process = entry.name.removeprefix(f"{TEMPORARY_PREFIX}{_host()}-").split("-")[0]
-        if process.isdecimal() and not _is_alive(int(process)):
+        if process.isdecimal() and not is_alive(int(process)):
             _, was_aside, name = entry.name.partition(ASIDE)
             if was_aside and not os.path.lexists(directory / name):
                 entry.rename(directory / name)
@@ -173,12 +180,13 @@ def safe_name(text: str) -> str:
     return f"{readable}-{digest}" if readable else digest
 
 
-def _write_synchronised(path: Path, content: bytes) -> None:
+def _write_new(path: Path, content: bytes, *, durable: bool = True) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
     with os.fdopen(os.open(path, flags, 0o644), "wb") as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def _synchronise_directory(path: Path) -> None:
@@ -199,7 +207,8 @@ def _host() -> str:
     return re.sub(r"[^A-Za-z0-9]+", "_", socket.gethostname())
 
 
-def _is_alive(process: int) -> bool:
+def is_alive(process: int) -> bool:
+    """Whether this machine runs a process of that number."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -1,0 +1,1 @@
+"""Series: reading them strictly, knowing their grid of times, cutting them into windows, scaling them."""
