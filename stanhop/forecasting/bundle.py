@@ -1,0 +1,419 @@
+"""The model directory: everything that forecasting needs, in files that hold plain data and no code.
+
+``manifest.json`` lists the other files with size and SHA-256, ``config.json`` holds the resolved configuration,
+``model.safetensors`` the weights and ``scaler.json`` the scales of every series.  Loading opens no pickle, imports
+no name found in a file and opens no socket; it never follows a symlink and never opens a file that the manifest
+does not list.  Checksums find damage; safety from hostile files rests on there being no way to run anything.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import re
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import safetensors.torch
+import torch
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from stanhop import __version__
+from stanhop.config import RunConfig, Section
+from stanhop.errors import Code, ModelError, OutputError, masked, quoted
+from stanhop.model.network import build_network
+from stanhop.series.frame import Layout
+from stanhop.series.grid import parse_frequency
+from stanhop.series.scaling import Scaler
+from stanhop.storage import sha256_of, write_directory
+
+FORMAT_VERSION = 1
+MANIFEST, CONFIG, WEIGHTS, SCALERS = "manifest.json", "config.json", "model.safetensors", "scaler.json"
+LARGEST_FILES = {CONFIG: 2**24, WEIGHTS: 2**34, SCALERS: 2**30}
+"""The files of format version 1 and the most bytes each may have."""
+LARGEST_MANIFEST = 2**20
+LARGEST_NUM_CHANNELS = 10_000
+"""As many as the reader of tables takes."""
+RESTORE = "restore the model directory from a copy, or train again"
+ROOM = 1_000_000
+"""Elements that any network may have, whatever its weights: 4 MB."""
+SomeSection = TypeVar("SomeSection", bound=Section)
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A trained network with all that turns a raw history into a forecast in original units.
+
+    Args:
+        config: The resolved configuration of the run that made it.
+        num_channels: Variates of one series.
+        channels: Their names, in the order the network takes them.
+        frequency: Step of time, as a pandas alias.
+        layout: Layout of the training table.
+        scalers: One scaler per series id.
+        network: Maps scaled contexts ``(batch, context_length, channels)`` to scaled forecasts
+            ``(batch, prediction_length, channels)``.
+        fingerprint: SHA-256 of the training data.
+        versions: Of the program and libraries that wrote the directory; empty before it is saved.
+    """
+
+    config: RunConfig
+    num_channels: int
+    channels: tuple[str, ...]
+    frequency: str
+    layout: Layout
+    scalers: Mapping[str, Scaler]
+    network: nn.Module
+    fingerprint: str
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+class FileEntry(Section):
+    """What the manifest says about one file."""
+
+    size: int = Field(ge=1)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class Manifest(Section):
+    """``manifest.json`` of format version 1."""
+
+    format_version: Literal[1]
+    files: dict[str, FileEntry]
+    versions: dict[str, str]
+    fingerprint: str
+    checksum: str
+
+    @model_validator(mode="after")
+    def _lists_the_files_of_this_format(self) -> Self:
+        unknown, missing = set(self.files) - set(LARGEST_FILES), set(LARGEST_FILES) - set(self.files)
+        if unknown or missing:
+            raise ValueError(f"lists {sorted(self.files)}, not {sorted(LARGEST_FILES)}")
+        for name, entry in self.files.items():
+            if entry.size > LARGEST_FILES[name]:
+                raise ValueError(f"{name} claims {entry.size:,} bytes, more than the {LARGEST_FILES[name]:,} allowed")
+        return self
+
+
+class LayoutEntry(Section):
+    """``Layout`` as plain data."""
+
+    kind: Literal["wide", "long"]
+    time_column: str
+    id_column: str | None
+    target_columns: tuple[str, ...]
+
+
+class BundleConfig(Section):
+    """``config.json``: the run's configuration, and what the data added to it."""
+
+    run: RunConfig
+    num_channels: PositiveInt = Field(le=LARGEST_NUM_CHANNELS)
+    channels: tuple[str, ...]
+    frequency: str = Field(max_length=32)
+    layout: LayoutEntry
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if len(set(self.channels)) != self.num_channels or len(self.channels) != self.num_channels:
+            raise ValueError(f"channels must be {self.num_channels} different names, got {len(self.channels)}")
+        if parse_frequency(self.frequency) is None:
+            raise ValueError(f"frequency {quoted(self.frequency)} is none")
+        return self
+
+
+class ScalerEntry(Section):
+    """One ``Scaler`` as plain data."""
+
+    mean: tuple[float, ...]
+    deviation: tuple[PositiveFloat, ...]
+
+
+class ScalerFile(Section):
+    """``scaler.json``: the scaler of every series, by its id."""
+
+    scalers: Annotated[dict[str, ScalerEntry], Field(min_length=1)]
+
+
+def save_bundle(path: Path, bundle: Bundle, *, overwrite: bool = False) -> None:
+    """Write ``bundle`` as the directory ``path``, whole or not at all, and prove that it loads.
+
+    Args:
+        path: The model directory.
+        bundle: What to write; its tensors may live on any device.
+        overwrite: Replace a model directory that is there (and nothing else).
+
+    Raises:
+        OutputError: ``path`` exists and ``overwrite`` is off, or it is no model directory.
+        ModelError: the bundle does not hold together, for example a weight is not finite; nothing is written then.
+        MachineError: the disk is full or the folder is not writable.
+    """
+    if overwrite:
+        _refuse_to_replace_other_things(path)
+    contents = _contents(bundle)
+    manifest = _manifest_bytes(contents, fingerprint=bundle.fingerprint)
+    _assemble(_parse_manifest(manifest, file=path / MANIFEST), contents, directory=path)
+    write_directory(path, {**contents, MANIFEST: manifest}, overwrite=overwrite)
+    load_bundle(path)
+
+
+def load_bundle(path: Path | str) -> Bundle:
+    """Read the model directory ``path``; the network comes back on the CPU, in evaluation mode.
+
+    Checked in this order: the manifest; sizes and SHA-256 of the files; the configuration (a closed schema with a cap
+    on every number); that its network is not larger than the weights are; their names, shapes and types; and that
+    every one is finite.
+
+    Raises:
+        ModelError: it is not a local model directory, is of another format version, or is damaged.
+    """
+    directory = _local_directory(path)
+    manifest_bytes = _read(directory / MANIFEST, largest=LARGEST_MANIFEST)
+    manifest = _parse_manifest(manifest_bytes, file=directory / MANIFEST)
+    contents = {name: _read_listed(directory / name, entry) for name, entry in manifest.files.items()}
+    return _assemble(manifest, contents, directory=directory)
+
+
+def bundle_digest(bundle: Bundle) -> str:
+    """SHA-256 over everything in ``bundle`` that decides its forecasts: configuration, weights and scalers."""
+    contents = _contents(bundle)
+    return sha256_of("".join(sha256_of(contents[name]) for name in sorted(contents)).encode())
+
+
+def program_versions() -> dict[str, str]:
+    """Versions of this program, of Python, and of the libraries that decide the bits of a forecast."""
+    libraries = {name: version(name) for name in ("numpy", "pandas", "safetensors")}
+    return {"stanhop": __version__, "python": platform.python_version(), "torch": str(torch.__version__), **libraries}
+
+
+def _contents(bundle: Bundle) -> dict[str, bytes]:
+    """Every file but the manifest, by name."""
+    tracking_uri = bundle.config.tracking.uri
+    tracking = bundle.config.tracking.model_copy(update={"uri": tracking_uri and masked(tracking_uri)})
+    config = {
+        "run": bundle.config.model_copy(update={"tracking": tracking}).model_dump(mode="json"),
+        "num_channels": bundle.num_channels,
+        "channels": list(bundle.channels),
+        "frequency": bundle.frequency,
+        "layout": asdict(bundle.layout),
+    }
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in bundle.network.state_dict().items()}
+    scalers = {"scalers": {series_id: scaler.to_plain() for series_id, scaler in bundle.scalers.items()}}
+    return {CONFIG: _to_json(config), WEIGHTS: safetensors.torch.save(weights), SCALERS: _to_json(scalers)}
+
+
+def _manifest_bytes(contents: Mapping[str, bytes], *, fingerprint: str) -> bytes:
+    manifest = {
+        "format_version": FORMAT_VERSION,
+        "files": {name: {"size": len(content), "sha256": sha256_of(content)} for name, content in contents.items()},
+        "versions": program_versions(),
+        "fingerprint": fingerprint,
+    }
+    return _to_json({**manifest, "checksum": sha256_of(_to_json(manifest))})
+
+
+def _to_json(values: Any) -> bytes:  # plain data of any shape
+    return (json.dumps(values, indent=2, sort_keys=True) + "\n").encode("ascii")
+
+
+def _local_directory(path: Path | str) -> Path:
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
+        fix = "download the model directory and give the path of the copy"
+        raise ModelError(Code.MODEL, "is an address; models are loaded from local paths only", fix=fix, file=path)
+    directory = Path(path)
+    if not os.path.lexists(directory):
+        raise ModelError(Code.MODEL, "no such model directory", fix="give the folder that train wrote", file=path)
+    if not directory.is_dir():
+        fix = "give the folder that holds manifest.json; checkpoints only resume a training"
+        raise ModelError(Code.MODEL, "is not a stanhop model: a model is a folder", fix=fix, file=path)
+    if not os.path.lexists(directory / MANIFEST):
+        fix = "give the folder that train wrote"
+        raise ModelError(Code.MODEL, f"is not a stanhop model: it holds no {MANIFEST}", fix=fix, file=path)
+    return directory
+
+
+def _read(file: Path, *, largest: int) -> bytes:
+    """The bytes of a regular file, at most ``largest``; a symlink is refused, a pipe does not block."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+        with os.fdopen(descriptor, "rb") as opened:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise ModelError(Code.MODEL_DAMAGED, "is not a regular file", fix=RESTORE, file=file)
+            content = opened.read(largest + 1)
+    except OSError as error:
+        problem = "is a symlink" if file.is_symlink() else f"cannot read: {error.strerror or quoted(error)}"
+        raise ModelError(Code.MODEL_DAMAGED, problem, fix=RESTORE, file=file) from None
+    if len(content) > largest:
+        raise ModelError(Code.MODEL_DAMAGED, f"has more than {largest:,} bytes", fix=RESTORE, file=file)
+    return content
+
+
+def _read_listed(file: Path, entry: FileEntry) -> bytes:
+    content = _read(file, largest=entry.size)
+    if len(content) < entry.size:
+        problem = f"is cut short: {len(content):,} of {entry.size:,} bytes"
+        raise ModelError(Code.MODEL_DAMAGED, problem, fix=RESTORE, file=file)
+    if sha256_of(content) != entry.sha256:
+        problem = "is damaged: its SHA-256 is not the one in the manifest"
+        raise ModelError(Code.MODEL_DAMAGED, problem, fix=RESTORE, file=file)
+    return content
+
+
+def _parse_manifest(content: bytes, *, file: Path) -> Manifest:
+    """The manifest, after its version and its own checksum.
+
+    The checksum covers the plain values without itself, and the bytes must be exactly those that the values give:
+    so no bit of the file can change unnoticed, blanks included.
+    """
+    try:
+        values = json.loads(content)
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, dict) or "format_version" not in values:
+        raise ModelError(Code.MODEL, "is not the manifest of a stanhop model", fix=RESTORE, file=file)
+    found = values["format_version"]
+    if isinstance(found, int) and found > FORMAT_VERSION:
+        problem = f"has format version {found}; this program reads up to {FORMAT_VERSION}"
+        raise ModelError(Code.MODEL, problem, fix="upgrade stanhop", file=file)
+    covered = {key: value for key, value in values.items() if key != "checksum"}
+    if _to_json(values) != content or values.get("checksum") != sha256_of(_to_json(covered)):
+        raise ModelError(Code.MODEL_DAMAGED, "is damaged: it does not match its own checksum", fix=RESTORE, file=file)
+    return _validated(Manifest, content, file=file)
+
+
+def _validated(schema: type[SomeSection], content: bytes, *, file: Path) -> SomeSection:
+    """``content`` as ``schema``; the first key that does not fit is named."""
+    try:
+        return schema.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        what = "unknown key" if first["type"] == "extra_forbidden" else first["msg"][:1].lower() + first["msg"][1:]
+        value = "" if isinstance(first["input"], dict | list) else f", got {quoted(first['input'])}"
+        problem = f"{quoted(key)}: {what}{value}" if key else what
+        raise ModelError(Code.MODEL, problem, fix=RESTORE, file=file) from None
+
+
+def _assemble(manifest: Manifest, contents: Mapping[str, bytes], *, directory: Path) -> Bundle:
+    """A bundle of files whose checksums are right; ``directory`` names them in errors."""
+    config = _validated(BundleConfig, contents[CONFIG], file=directory / CONFIG)
+    scalers = _parse_scalers(contents[SCALERS], config, file=directory / SCALERS)
+    weights = _parse_weights(contents[WEIGHTS], file=directory / WEIGHTS)
+    return Bundle(
+        config=config.run,
+        num_channels=config.num_channels,
+        channels=config.channels,
+        frequency=config.frequency,
+        layout=Layout(**config.layout.model_dump()),
+        scalers=scalers,
+        network=_build(config, weights, file=directory / WEIGHTS),
+        fingerprint=manifest.fingerprint,
+        versions=manifest.versions,
+    )
+
+
+def _parse_scalers(content: bytes, config: BundleConfig, *, file: Path) -> dict[str, Scaler]:
+    scalers = _validated(ScalerFile, content, file=file).scalers
+    for series_id, entry in scalers.items():
+        if len(entry.mean) != config.num_channels or len(entry.deviation) != config.num_channels:
+            problem = f"the scaler of series {quoted(series_id)} is not one of {config.num_channels} channels"
+            raise ModelError(Code.MODEL, problem, fix=RESTORE, file=file)
+    return {
+        series_id: Scaler.from_plain({"mean": list(entry.mean), "deviation": list(entry.deviation)})
+        for series_id, entry in scalers.items()
+    }
+
+
+def _parse_weights(content: bytes, *, file: Path) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load(content)
+    except (SafetensorError, ValueError, KeyError) as error:
+        problem = f"is not a table of tensors: {quoted(error)}"
+        raise ModelError(Code.MODEL_DAMAGED, problem, fix=RESTORE, file=file) from None
+
+
+class _Allowance(TorchFunctionMode):
+    """While it is entered, torch makes no tensors with more than ``num_elements`` elements in all.
+
+    (The meta device would plan a network without memory, but its first use imports 900 modules in two seconds.)
+    """
+
+    FACTORIES = (torch.empty, torch.full, torch.ones, torch.rand, torch.randn, torch.zeros)
+
+    class ExceededError(Exception):
+        """The network asks for more."""
+
+    def __init__(self, num_elements: int) -> None:
+        super().__init__()
+        self.left = num_elements
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:  # torch's protocol: any function of torch, with its arguments
+        kwargs = kwargs or {}
+        if func in self.FACTORIES:
+            size = kwargs.get("size", args)
+            self.left -= math.prod(size if isinstance(size[0], int) else size[0])
+            if self.left < 0:
+                raise self.ExceededError
+        return func(*args, **kwargs)
+
+
+def _build(config: BundleConfig, weights: dict[str, Tensor], *, file: Path) -> nn.Module:
+    """The network that ``config`` describes, holding ``weights``, in evaluation mode."""
+    # Every number of a configuration has a cap, but together they can ask for more than any machine has.  A network
+    # that fits its weights needs about as many elements as they have; twice as many leave room for how it is built.
+    num_elements = sum(tensor.numel() for tensor in weights.values())
+    # Building draws random numbers, which no caller of ours must notice.
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with _Allowance(2 * num_elements + ROOM):
+                network = build_network(config.run.model, config.num_channels)
+        except _Allowance.ExceededError:
+            problem = f"weights have {num_elements:,} numbers, {CONFIG} asks for a network with far more"
+            raise ModelError(Code.MODEL, problem, fix=RESTORE, file=file) from None
+    _compare(network.state_dict(), weights, file=file)
+    network.load_state_dict(weights, strict=True)
+    return network.eval().requires_grad_(False)
+
+
+def _compare(asked: Mapping[str, Tensor], weights: Mapping[str, Tensor], *, file: Path) -> None:
+    """Refuse ``weights`` that are not finite or whose names, shapes or types are not those of ``asked``."""
+    differences = {"missing": sorted(set(asked) - set(weights)), "unexpected": sorted(set(weights) - set(asked))}
+    problems = [
+        f"{len(names)} {kind} ({', '.join(map(quoted, names[:3]))})" for kind, names in differences.items() if names
+    ]
+    if problems:
+        problem = f"weights do not fit {CONFIG}: {' and '.join(problems)}"
+        raise ModelError(Code.MODEL, problem, fix=RESTORE, file=file)
+    for name, tensor in asked.items():
+        if _described(weights[name]) != _described(tensor):
+            problem = f"weights hold {quoted(name)} as {_described(weights[name])}, {CONFIG} asks for"
+            raise ModelError(Code.MODEL, f"{problem} {_described(tensor)}", fix=RESTORE, file=file)
+        if not bool(torch.isfinite(weights[name]).all()):
+            problem = f"weights hold NaN or infinite values in {quoted(name)}"
+            raise ModelError(Code.MODEL, problem, fix="train again", file=file)
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+
+
+def _refuse_to_replace_other_things(path: Path) -> None:
+    """Overwriting deletes what was there, so it must be a model directory that holds nothing else."""
+    if not os.path.lexists(path):
+        return
+    names = {entry.name for entry in path.iterdir()} if path.is_dir() else {str(path)}
+    is_model = MANIFEST in names and names <= {MANIFEST, *LARGEST_FILES}
+    if names and not is_model:
+        problem = "is not a model directory, or holds other files, so it is not replaced"
+        raise OutputError(Code.OUTPUT, problem, fix="choose another name", file=path)

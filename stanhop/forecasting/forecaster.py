@@ -1,0 +1,192 @@
+"""From a history to its forecast: a model directory applied to series, in their own units and calendar."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import torch
+
+from stanhop.errors import Code, DataError, MachineError, UsageError, quoted
+from stanhop.forecasting.bundle import Bundle
+from stanhop.forecasting.calendar import future_times, is_same_step
+from stanhop.series.frame import Series
+from stanhop.series.scaling import Scaler
+
+DEFAULT_BATCH_SIZE = 32
+"""Series computed together; a shorter table is padded to it, so more would cost a table of few series more."""
+Device = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass(frozen=True, eq=False)
+class Forecast:
+    """What follows a series.
+
+    Args:
+        id: The series' id.
+        times: Time stamps of the forecast, ``(prediction_length,)``; they go on from the last one of the history.
+        values: In original units, ``(prediction_length, channels)``, finite.
+        channels: Names, in the order of the history's.
+        batch_size: Series computed together; less than asked for if memory did not suffice.
+    """
+
+    id: str
+    times: pd.DatetimeIndex
+    values: np.ndarray
+    channels: tuple[str, ...]
+    batch_size: int = 1
+
+
+class Forecaster:
+    """A bundle ready to forecast.
+
+    What others hold does not change the forecast of a series: ``forecast`` computes it alone, ``forecast_all`` in
+    batches that always have the same size.  Its place in a batch can change the rounding, and nothing else.
+
+    Args:
+        bundle: The model; it is not changed.
+        device: Where to compute; ``auto`` takes CUDA where there is one.
+        batch_size: Series that ``forecast_all`` computes together.
+
+    Raises:
+        UsageError: CUDA is asked for and not there.
+    """
+
+    def __init__(self, bundle: Bundle, *, device: Device = "auto", batch_size: int = DEFAULT_BATCH_SIZE) -> None:
+        self.bundle = bundle
+        self.device = choose_device(device)
+        self.batch_size = batch_size
+        self._network = copy.deepcopy(bundle.network).eval().to(self.device)
+
+    def forecast(self, series: Series) -> Forecast:
+        """Forecast the steps after ``series``.
+
+        Raises:
+            DataError: its channels, frequency or length are not what the model needs, its calendar ends, or the
+                forecast is not finite.
+            MachineError: memory does not suffice.
+        """
+        return self._forecast_batches([series], batch_size=1)[0]
+
+    def forecast_all(self, series: Sequence[Series]) -> list[Forecast]:
+        """Forecast every one of ``series``, in their order; errors as ``forecast``, naming the series."""
+        return self._forecast_batches(series, batch_size=self.batch_size)
+
+    def predict(self, contexts: np.ndarray) -> np.ndarray:
+        """Map scaled contexts ``(batch, context_length, channels)`` to ``(batch, prediction_length, channels)``.
+
+        Both are float64, in scaled units and in the model's order of channels: the network standardises a context
+        before it takes it to its own precision, so a small change on a large level is not rounded away.
+        """
+        with torch.inference_mode():
+            forecasts = self._network(torch.from_numpy(np.ascontiguousarray(contexts)).to(self.device))
+        values: np.ndarray = forecasts.double().cpu().numpy()
+        return values
+
+    def scaler_of(self, series: Series, *, rows: slice = slice(None)) -> Scaler:
+        """The model's scaler for ``series``; for an id it has not seen, one fitted on ``rows`` of its history."""
+        known = self.bundle.scalers.get(series.id)
+        return known if known is not None else Scaler.fit(self.in_model_order(series)[rows])
+
+    def in_model_order(self, series: Series) -> np.ndarray:
+        """Values of ``series`` ``(steps, channels)``, channels in the model's order."""
+        order = [series.channels.index(name) for name in self.bundle.channels]
+        return np.ascontiguousarray(series.values[:, order])  # rounding depends on the layout in memory
+
+    def check_fits(self, series: Series) -> None:
+        """Refuse a series whose channels or frequency are not the model's.
+
+        Raises:
+            DataError: naming the channels, or both frequencies.
+        """
+        whose = _named(series)
+        missing = [name for name in self.bundle.channels if name not in series.channels]
+        unknown = [name for name in series.channels if name not in self.bundle.channels]
+        if missing or unknown:
+            differences = [
+                f"{verb} {', '.join(quoted(name) for name in names)}"
+                for verb, names in (("lacks", missing), ("also has", unknown))
+                if names
+            ]
+            problem = f"{whose} {' and '.join(differences)}; the model was trained on {', '.join(self.bundle.channels)}"
+            raise DataError(Code.CHANNELS, problem, fix="name the columns to use with --target-columns")
+        if not is_same_step(series.frequency, self.bundle.frequency):
+            problem = f"{whose} has frequency {series.frequency}, the model was trained on {self.bundle.frequency}"
+            raise DataError(Code.FREQUENCY, problem, fix="resample the data, or train a model at its frequency")
+
+    def _forecast_batches(self, series: Sequence[Series], *, batch_size: int) -> list[Forecast]:
+        """Forecasts of ``series``, computed ``batch_size`` at a time; fewer when memory does not suffice."""
+        forecasts: list[Forecast] = []
+        while len(forecasts) < len(series):
+            batch = series[len(forecasts) : len(forecasts) + batch_size]
+            contexts, scalers = zip(*(self._context(each) for each in batch), strict=True)
+            predicted = self._predicted_if_memory_suffices(_padded(contexts, to=batch_size))
+            if predicted is not None:
+                for each, scaler, prediction in zip(batch, scalers, predicted, strict=False):  # the rest is padding
+                    forecasts.append(self._in_original_units(each, scaler, prediction, batch_size=batch_size))
+            elif batch_size > 1:
+                batch_size //= 2
+            else:
+                problem = f"memory does not suffice to forecast {_named(batch[0])}"
+                raise MachineError(Code.ENVIRONMENT, problem, fix="use a machine or device with more memory")
+        return forecasts
+
+    def _predicted_if_memory_suffices(self, contexts: np.ndarray) -> np.ndarray | None:
+        # The caller tries again outside of the except block: inside, the error still holds what the failed attempt
+        # had allocated (pytorch#18853).
+        try:
+            return self.predict(contexts)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
+
+    def _in_original_units(self, series: Series, scaler: Scaler, scaled: np.ndarray, *, batch_size: int) -> Forecast:
+        """The forecast of ``series`` from the network's ``scaled`` one, ``(prediction_length, channels)``."""
+        values = scaler.inverse(scaled)[:, [self.bundle.channels.index(name) for name in series.channels]]
+        if not np.isfinite(values).all():
+            problem = f"the forecast of {_named(series)} holds NaN or infinite values"
+            raise DataError(Code.VALUE, problem, fix="look for values far outside those of the training data")
+        times = future_times(series, steps=len(values))
+        return Forecast(id=series.id, times=times, values=values, channels=series.channels, batch_size=batch_size)
+
+    def _context(self, series: Series) -> tuple[np.ndarray, Scaler]:
+        """The scaled context ``(context_length, channels)`` of ``series`` and its scaler."""
+        self.check_fits(series)
+        needed, found = self.bundle.config.model.context_length, len(series.values)
+        if found < needed:
+            problem = f"{_named(series)} needs {needed} points, has {found}"
+            raise DataError(Code.LENGTH, problem, fix="give a longer history, or train with a shorter context_length")
+        scaler = self.scaler_of(series)
+        return scaler.transform(self.in_model_order(series)[-needed:]), scaler
+
+
+def choose_device(device: Device) -> torch.device:
+    """The torch device for ``device``.
+
+    Raises:
+        UsageError: CUDA is asked for and not there.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError(Code.USAGE, "--device cuda: this machine has no CUDA device", fix="use --device cpu")
+    is_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    return torch.device("cuda" if is_cuda else "cpu")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` says that memory ran out, on a device or on the host."""
+    is_typed = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return is_typed or "DefaultCPUAllocator" in str(error)  # torch raises a bare RuntimeError on the CPU
+
+
+def _padded(batch: Sequence[np.ndarray], *, to: int) -> np.ndarray:
+    """``batch`` stacked and filled up ``to`` that many rows, so that every call computes the same shapes."""
+    return np.stack([*batch, *[batch[0]] * (to - len(batch))])
+
+
+def _named(series: Series) -> str:
+    return f"series {quoted(series.id)}" if series.id else "the series"

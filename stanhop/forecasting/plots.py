@@ -1,0 +1,146 @@
+"""Pictures of forecasts and of a training, as PNG bytes; without a display and without pyplot's global state."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from stanhop.forecasting.forecaster import Forecast
+from stanhop.series.frame import Series
+
+# Blue and vermilion of Okabe & Ito's palette: told apart with every kind of colour vision, and in grey.
+HISTORY_COLOUR, FORECAST_COLOUR = "#0072B2", "#D55E00"
+MOST_PANELS = 8
+SHOWN_HISTORY = 4
+"""Horizons of history that stand before the forecast."""
+LEAST_HISTORY = 24
+"""Steps of history shown at least: a short horizon alone would show no shape."""
+WIDTH, PANEL_HEIGHT, DOTS_PER_INCH = 9.0, 1.7, 120
+LONGEST_TITLE = 60
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """One channel of one series, before and after its end."""
+
+    title: str
+    times: pd.DatetimeIndex
+    history: np.ndarray
+    future_times: pd.DatetimeIndex
+    forecast: np.ndarray
+
+
+def forecast_plot(history: Series, forecast: Forecast) -> bytes:
+    """The last steps of ``history`` and the ``forecast`` after it, one panel a channel (the first 8)."""
+    return forecast_plots([(history, forecast)])
+
+
+def forecast_plots(pairs: Sequence[tuple[Series, Forecast]]) -> bytes:
+    """Several histories with their forecasts in one picture: the first 8 channels, series by series."""
+    num_channels = sum(len(history.channels) for history, _ in pairs)
+    panels = _panels(pairs)
+    figure = Figure(figsize=(WIDTH, 0.9 + PANEL_HEIGHT * len(panels)), dpi=DOTS_PER_INCH, layout="constrained")
+    grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)
+    for axes, panel in zip(grid[:, 0], panels, strict=True):
+        _draw(axes, panel)
+    lines, labels = grid[0, 0].get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside upper right", ncols=2, frameon=False)
+    figure.suptitle(_heading(pairs, num_shown=len(panels), num_channels=num_channels), x=0.01, ha="left", fontsize=11)
+    _label_times(grid[-1, 0])
+    return _png(figure)
+
+
+def loss_plot(train: Sequence[float], validation: Sequence[float], *, loss: str = "loss") -> bytes:
+    """The ``loss`` of each epoch on the training and the validation rows; the best epoch is marked.
+
+    Args:
+        train: One number an epoch.
+        validation: One number an epoch, as many or fewer.
+        loss: What the numbers are, with their unit: the label of the axis.
+    """
+    figure = Figure(figsize=(7.0, 4.0), dpi=DOTS_PER_INCH, layout="constrained")
+    axes = figure.subplots()
+    series = (("training", train, HISTORY_COLOUR, "o"), ("validation", validation, FORECAST_COLOUR, "s"))
+    for label, values, colour, marker in series:
+        epochs = np.arange(1, len(values) + 1)
+        axes.plot(epochs, values, color=colour, marker=marker, markersize=4, label=label)
+    if len(validation) and np.isfinite(validation).any():
+        best = int(np.nanargmin(validation))
+        axes.axvline(best + 1, color="0.6", linestyle=":", label=f"best epoch: {best + 1} ({validation[best]:.4g})")
+    axes.set(xlabel="epoch", ylabel=loss, title="Loss per epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    _tidy(axes)
+    axes.legend(frameon=False)
+    return _png(figure)
+
+
+def _panels(pairs: Sequence[tuple[Series, Forecast]]) -> list[_Panel]:
+    panels: list[_Panel] = []
+    for history, forecast in pairs:
+        shown = max(SHOWN_HISTORY * len(forecast.times), LEAST_HISTORY)
+        for name in history.channels[: MOST_PANELS - len(panels)]:
+            past = history.values[-shown:, history.channels.index(name)]
+            future = forecast.values[:, forecast.channels.index(name)]
+            title = name if len(pairs) == 1 else f"{history.id} · {name}"
+            panels.append(_Panel(_shortened(title), history.times[-shown:], past, forecast.times, future))
+    return panels
+
+
+def _draw(axes: Axes, panel: _Panel) -> None:
+    """History, and the forecast joined to its last point; a line between the two says where the known ends."""
+    # Naive local times: matplotlib would show those of a time zone in UTC.
+    times, future_times = panel.times.tz_localize(None), panel.future_times.tz_localize(None)
+    axes.plot(times, panel.history, color=HISTORY_COLOUR, linewidth=1.2, label="history")
+    joined_times = times[-1:].append(future_times)
+    joined = np.concatenate([panel.history[-1:], panel.forecast])
+    marker = "o" if len(panel.forecast) == 1 else None
+    axes.plot(joined_times, joined, color=FORECAST_COLOUR, linewidth=1.8, marker=marker, label="forecast")
+    end: Any = times[-1]  # axvline takes whatever the axis takes, its type says float
+    axes.axvline(end, color="0.6", linewidth=0.8, linestyle=":")
+    axes.set_title(panel.title, fontsize=9, loc="left", pad=3, parse_math=False)  # a name may hold dollar signs
+    axes.margins(x=0.01)
+    _tidy(axes)
+
+
+def _heading(pairs: Sequence[tuple[Series, Forecast]], *, num_shown: int, num_channels: int) -> str:
+    history, forecast = pairs[0]
+    name = f" of {_shortened(history.id)}" if len(pairs) == 1 and history.id else ""
+    steps = len(forecast.times)
+    text = f"Forecast{name}: {steps} step{'s' * (steps != 1)}, frequency {history.frequency}"
+    zone = "" if history.times.tz is None else f", times of {history.times.tz}"
+    rest = f" (first {num_shown} of {num_channels} channels)" if num_channels > num_shown else ""
+    return (text + zone + rest).replace("$", r"\$")
+
+
+def _label_times(axes: Axes) -> None:
+    locator = AutoDateLocator(minticks=4, maxticks=10)  # type: ignore[no-untyped-call]  # matplotlib's stubs leave it untyped
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]  # as above
+
+
+def _tidy(axes: Axes) -> None:
+    axes.grid(color="0.92")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)
+
+
+def _shortened(text: str) -> str:
+    printable = "".join(character if character.isprintable() else "�" for character in text)
+    return printable if len(printable) <= LONGEST_TITLE else f"{printable[: LONGEST_TITLE - 1]}…"
+
+
+def _png(figure: Figure) -> bytes:
+    FigureCanvasAgg(figure)
+    content = io.BytesIO()
+    figure.savefig(content, format="png", metadata={"Software": None})  # the same bytes with every patch release
+    return content.getvalue()

@@ -1,0 +1,292 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from stanhop.errors import Code, DataError, MachineError, UsageError
+from stanhop.forecasting.bundle import Bundle
+from stanhop.forecasting.forecaster import Forecast, Forecaster
+from stanhop.series.frame import Series
+from stanhop.series.scaling import Scaler
+
+CONTEXT, STEPS = 37, 11
+
+
+@pytest.fixture(scope="module")
+def forecast_by_seed(bundle: Bundle, make_series: Callable[..., Series]) -> Callable[..., list[Forecast]]:
+    """Forecasts of the series with the given seeds and scales; their ids are the seeds."""
+
+    def run(seeds: Sequence[int], scales: Sequence[float], *, batch_size: int) -> list[Forecast]:
+        series = [make_series(CONTEXT, series_id=str(seed), seed=seed) for seed in seeds]
+        scaled = [
+            Series(one.id, one.times, one.values * scale, one.channels)
+            for one, scale in zip(series, scales, strict=True)
+        ]
+        return Forecaster(bundle, batch_size=batch_size).forecast_all(scaled)
+
+    return run
+
+
+def tail(series: Series, steps: int) -> Series:
+    return Series(series.id, series.times[-steps:], series.values[-steps:], series.channels)
+
+
+class LastValue(nn.Module):
+    """Forecasts the last value, and remembers what it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+        self.contexts: list[Tensor] = []
+
+    def forward(self, context: Tensor) -> Tensor:
+        self.contexts.append(context)
+        return context[:, -1:].expand(-1, STEPS, -1) + self.weight.to(context.dtype)
+
+
+def test_a_forecast_is_in_original_units_and_follows_the_history(
+    bundle: Bundle, make_series: Callable[..., Series]
+) -> None:
+    series = make_series(101)
+    forecast = Forecaster(replace(bundle, network=LastValue())).forecast(series)
+    assert forecast.values.shape == (STEPS, 3)
+    np.testing.assert_allclose(forecast.values, np.repeat(series.values[-1:], STEPS, axis=0), rtol=1e-12)
+    assert forecast.times[0] == series.times[-1] + series.times.freq
+    assert forecast.channels == series.channels
+    assert forecast.id == series.id
+
+
+def test_the_network_gets_the_last_context_in_scaled_units_and_float64(
+    bundle: Bundle, make_series: Callable[..., Series]
+) -> None:
+    series = make_series(101)
+    forecaster = Forecaster(replace(bundle, network=LastValue()))
+    forecaster.forecast(series)
+    (context,) = forecaster._network.contexts  # the stand-in above
+    assert context.dtype == torch.float64
+    np.testing.assert_array_equal(context[0].numpy(), bundle.scalers[""].transform(series.values[-CONTEXT:]))
+
+
+def test_values_before_the_context_change_nothing(bundle: Bundle, make_series: Callable[..., Series]) -> None:
+    series = make_series(101)
+    forecaster = Forecaster(bundle)
+    expected = forecaster.forecast(series).values
+    assert np.array_equal(forecaster.forecast(tail(series, CONTEXT)).values, expected)
+    series.values[-CONTEXT - 1] += 1e9
+    assert np.array_equal(forecaster.forecast(series).values, expected)
+
+
+@pytest.mark.parametrize("order", [(2, 0, 1), (0, 1, 2), (2, 1, 0)])
+def test_channels_are_found_by_name_and_come_back_in_the_order_of_the_input(
+    bundle: Bundle, make_series: Callable[..., Series], order: tuple[int, ...]
+) -> None:
+    series = make_series(59)
+    moved = Series("", series.times, series.values[:, order], tuple(series.channels[index] for index in order))
+    forecaster = Forecaster(bundle)
+    forecast = forecaster.forecast(moved)
+    assert forecast.channels == moved.channels
+    assert np.array_equal(forecast.values, forecaster.forecast(series).values[:, order])
+
+
+def test_missing_and_unknown_channels_are_named(bundle: Bundle, make_series: Callable[..., Series]) -> None:
+    series = make_series(59, channels=("flow", "snow", "wind"))
+    with pytest.raises(DataError, match=r"lacks 'level', 'rain' and also has 'snow', 'wind'.*flow, level") as caught:
+        Forecaster(bundle).forecast(series)
+    assert caught.value.code == Code.CHANNELS
+
+
+def test_another_frequency_is_refused_naming_both(bundle: Bundle, make_series: Callable[..., Series]) -> None:
+    with pytest.raises(DataError, match="has frequency 15min, the model was trained on h") as caught:
+        Forecaster(bundle).forecast(make_series(59, frequency="15min"))
+    assert caught.value.code == Code.FREQUENCY
+
+
+def test_a_history_needs_one_context(bundle: Bundle, make_series: Callable[..., Series]) -> None:
+    forecaster = Forecaster(bundle)
+    for steps in (CONTEXT, CONTEXT + 1):
+        forecaster.forecast(make_series(steps))
+    with pytest.raises(DataError, match="series 'a' needs 37 points, has 36") as caught:
+        forecaster.forecast(make_series(CONTEXT - 1, series_id="a"))
+    assert caught.value.code == Code.LENGTH
+
+
+def test_a_series_has_the_scaler_of_its_id_and_a_new_one_that_of_its_history(
+    make_bundle: Callable[..., Bundle], make_series: Callable[..., Series]
+) -> None:
+    forecaster = Forecaster(make_bundle(ids=("known", "other")))
+    assert forecaster.scaler_of(make_series(series_id="known")) is forecaster.bundle.scalers["known"]
+    new = make_series(series_id="new")
+    np.testing.assert_array_equal(forecaster.scaler_of(new).mean, Scaler.fit(new.values).mean)
+
+
+@pytest.mark.parametrize("value", [0.0, -0.0, 1e-30, 7.0, 1e30])
+def test_a_constant_series_has_a_finite_forecast(
+    bundle: Bundle, make_series: Callable[..., Series], value: float
+) -> None:
+    series = make_series(59, series_id="new")
+    series.values[:] = value
+    assert np.isfinite(Forecaster(bundle).forecast(series).values).all()
+
+
+def test_a_large_level_costs_no_digits(bundle: Bundle, make_series: Callable[..., Series]) -> None:
+    series = make_series(59, series_id="new")
+    lifted = Series("new", series.times, series.values + 2.0**40, series.channels)
+    forecaster = Forecaster(bundle)
+    difference = forecaster.forecast(lifted).values - 2.0**40 - forecaster.forecast(series).values
+    assert np.abs(difference).max() < 1e-2  # float32 would be off by 65,536
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_forecast_that_is_not_finite_is_never_returned(
+    bundle: Bundle, make_series: Callable[..., Series], value: float
+) -> None:
+    network = LastValue()
+    network.weight.data.fill_(value)
+    forecaster = Forecaster(replace(bundle, network=network))
+    with pytest.raises(DataError, match="the forecast of series 'a' holds NaN or infinite values"):
+        forecaster.forecast(make_series(series_id="a"))
+
+
+def test_dropout_is_off_and_the_bundle_is_not_changed(
+    make_bundle: Callable[..., Bundle], make_series: Callable[..., Series]
+) -> None:
+    bundle = make_bundle()
+    bundle.network.train()
+    forecaster = Forecaster(bundle)
+    series = make_series()
+    assert np.array_equal(forecaster.forecast(series).values, forecaster.forecast(series).values)
+    assert bundle.network.training
+
+
+@given(
+    num_series=st.integers(1, 9),
+    batch_size=st.integers(1, 5),
+    exponents=st.lists(st.integers(-3, 9), min_size=9, max_size=9),
+    seed=st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=40)
+def test_what_other_series_hold_does_not_change_a_forecast(
+    forecast_by_seed: Callable[..., Forecast], num_series: int, batch_size: int, exponents: list[int], seed: int
+) -> None:
+    scales = [10.0**exponent for exponent in exponents[:num_series]]
+    forecasts = forecast_by_seed(range(num_series), scales, batch_size=batch_size)
+    assert [forecast.id for forecast in forecasts] == [str(number) for number in range(num_series)]
+    kept = seed % num_series
+    others = [number if number == kept else number + 100 for number in range(num_series)]
+    again = forecast_by_seed(others, scales, batch_size=batch_size)
+    assert np.array_equal(again[kept].values, forecasts[kept].values)
+    (alone,) = forecast_by_seed([kept], [scales[kept]], batch_size=1)
+    np.testing.assert_allclose(forecasts[kept].values, alone.values, rtol=1e-5, atol=1e-5 * np.abs(alone.values).max())
+
+
+def test_batches_always_have_the_same_size(bundle: Bundle, make_series: Callable[..., Series]) -> None:
+    forecaster = Forecaster(replace(bundle, network=LastValue()), batch_size=4)
+    forecasts = forecaster.forecast_all([make_series(CONTEXT, seed=seed) for seed in range(6)])
+    assert [len(context) for context in forecaster._network.contexts] == [4, 4]
+    assert {forecast.batch_size for forecast in forecasts} == {4}
+
+
+class Greedy(LastValue):
+    """Runs out of memory for more than ``most`` series at once."""
+
+    def __init__(self, most: int, error: Exception) -> None:
+        super().__init__()
+        self.most, self.error, self.sizes = most, error, []
+
+    def forward(self, context: Tensor) -> Tensor:
+        self.sizes.append(len(context))
+        if len(context) > self.most:
+            # Nothing may still hold the failed attempt when the next one starts.
+            assert sys.exc_info() == (None, None, None)
+            raise self.error
+        return super().forward(context)
+
+
+OUT_OF_MEMORY = [
+    MemoryError(),
+    torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory"),
+]
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=["host", "cuda", "cpu"])
+def test_batches_are_halved_when_memory_does_not_suffice(
+    bundle: Bundle, make_series: Callable[..., Series], error: Exception
+) -> None:
+    series = [make_series(CONTEXT, seed=seed) for seed in range(7)]
+    forecaster = Forecaster(replace(bundle, network=Greedy(2, error)), batch_size=8)
+    forecasts = forecaster.forecast_all(series)
+    assert forecaster._network.sizes == [8, 4, 2, 2, 2, 2]
+    assert {forecast.batch_size for forecast in forecasts} == {2}
+    for one, forecast in zip(series, forecasts, strict=True):
+        np.testing.assert_allclose(forecast.values[0], one.values[-1])
+
+
+def test_memory_that_does_not_suffice_for_one_series_is_an_error_of_the_machine(
+    bundle: Bundle, make_series: Callable[..., Series]
+) -> None:
+    forecaster = Forecaster(replace(bundle, network=Greedy(0, MemoryError())), batch_size=2)
+    with pytest.raises(MachineError, match="memory does not suffice to forecast series 'a'") as caught:
+        forecaster.forecast_all([make_series(CONTEXT, series_id="a")])
+    assert caught.value.exit_code == 4
+
+
+def test_other_errors_of_the_network_are_not_taken_for_memory(
+    bundle: Bundle, make_series: Callable[..., Series]
+) -> None:
+    forecaster = Forecaster(replace(bundle, network=Greedy(0, RuntimeError("a defect"))), batch_size=2)
+    with pytest.raises(RuntimeError, match="a defect"):
+        forecaster.forecast(make_series(CONTEXT))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_an_error_of_usage(bundle: Bundle) -> None:
+    with pytest.raises(UsageError, match="no CUDA device"):
+        Forecaster(bundle, device="cuda")
+    assert Forecaster(bundle, device="auto").device == torch.device("cpu")
+
+
+FORBIDDEN = ("socket.connect", "socket.getaddrinfo", "pickle.find_class", "subprocess.Popen", "os.system")
+SCRIPT = f"""
+import json, os, sys
+seen, written = [], []
+def hook(event, arguments):
+    if event in {FORBIDDEN!r}:
+        seen.append([event, str(arguments)])
+    if event == "open" and isinstance(arguments[0], str) and arguments[2] & (os.O_WRONLY | os.O_RDWR):
+        written.append(arguments[0])
+sys.addaudithook(hook)
+sys.dont_write_bytecode = True
+from pathlib import Path
+from stanhop.forecasting.batch import forecast_files
+model, source, output = map(Path, sys.argv[1:])
+forecast_files(model, [source], output)
+heavy = {{"pytorch_lightning", "mlflow", "sktime", "matplotlib", "sympy"}} & set(sys.modules)
+print(json.dumps([seen, written, sorted(heavy)]))
+"""
+
+
+def test_forecasting_opens_no_socket_and_no_pickle_and_imports_nothing_heavy(
+    bundle_path: Path, write_wide: Callable[..., Path], tmp_path: Path
+) -> None:
+    source = write_wide(tmp_path / "in" / "a.csv")
+    output = tmp_path / "out" / "a.csv"
+    command = [sys.executable, "-W", "error", "-c", SCRIPT, str(bundle_path), str(source), str(output)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    seen, written, heavy = json.loads(done.stdout)
+    assert seen == []
+    assert heavy == []
+    assert [path for path in written if not path.startswith(str(output.parent))] == []
+    assert output.is_file()

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from stanhop.forecasting import plots
+from stanhop.forecasting.bundle import Bundle
+from stanhop.forecasting.forecaster import Forecaster
+from stanhop.forecasting.plots import forecast_plot, forecast_plots, loss_plot
+from stanhop.series.frame import Series
+
+
+def pixels(content: bytes) -> np.ndarray:
+    assert content.startswith(b"\x89PNG")
+    return np.round(255 * imread(io.BytesIO(content))[..., :3]).astype(int)
+
+
+def has_colour(content: bytes, colour: str) -> bool:
+    wanted = np.array([int(colour[start : start + 2], 16) for start in (1, 3, 5)])
+    return bool((pixels(content) == wanted).all(axis=-1).any())
+
+
+def test_a_forecast_plot_shows_history_and_forecast(bundle: Bundle, make_series: Callable[..., Series]) -> None:
+    series = make_series(101)
+    content = forecast_plot(series, Forecaster(bundle).forecast(series))
+    assert has_colour(content, plots.HISTORY_COLOUR)
+    assert has_colour(content, plots.FORECAST_COLOUR)
+
+
+def test_a_plot_grows_with_its_channels_up_to_eight(
+    make_bundle: Callable[..., Bundle], make_series: Callable[..., Series]
+) -> None:
+    heights = []
+    for count in (1, 3, 8, 13):
+        channels = tuple(f"c{index}" for index in range(count))
+        series = make_series(59, channels=channels)
+        forecast = Forecaster(make_bundle(channels=channels)).forecast(series)
+        heights.append(len(pixels(forecast_plot(series, forecast))))
+    assert heights[0] < heights[1] < heights[2] == heights[3]
+
+
+@pytest.mark.parametrize("name", ["$x_{", "a\nb", "\x00", "名前", "x" * 300, "\\frac"])
+@pytest.mark.filterwarnings("ignore:Glyph .* missing from font:UserWarning")  # the picture shows a box instead
+def test_names_are_shown_as_text_whatever_they_hold(
+    make_bundle: Callable[..., Bundle], make_series: Callable[..., Series], name: str
+) -> None:
+    series = make_series(59, channels=(name, "b"), series_id=name)
+    forecast = Forecaster(make_bundle(channels=(name, "b"))).forecast(series)
+    forecast_plots([(series, forecast), (series, forecast)])
+    forecast_plot(series, forecast)
+
+
+@pytest.mark.parametrize("frequency", ["h", "15min", "D", "W-SUN", "MS", "YS-JAN"])
+def test_every_frequency_can_be_plotted(
+    make_bundle: Callable[..., Bundle], make_series: Callable[..., Series], frequency: str
+) -> None:
+    series = make_series(59, frequency=frequency, channels=("a",))
+    forecast_plot(series, Forecaster(make_bundle(frequency=frequency, channels=("a",))).forecast(series))
+
+
+def test_the_same_forecast_gives_the_same_picture(bundle: Bundle, make_series: Callable[..., Series]) -> None:
+    series = make_series(59)
+    forecast = Forecaster(bundle).forecast(series)
+    assert forecast_plot(series, forecast) == forecast_plot(series, forecast)
+
+
+@pytest.mark.parametrize(
+    ("train", "validation"), [([0.5, 0.4], [0.6, 0.5]), ([0.5], []), ([], []), ([0.5, 0.4], [float("nan"), 0.5])]
+)
+def test_a_loss_plot_takes_any_number_of_epochs(train: list[float], validation: list[float]) -> None:
+    content = loss_plot(train, validation, loss="MAE, scaled")
+    if len(train) > 1:
+        assert has_colour(content, plots.HISTORY_COLOUR)
+
+
+def test_plotting_leaves_the_state_of_matplotlib_alone(tmp_path: Path) -> None:
+    script = (
+        "import sys\nfrom stanhop.forecasting.plots import loss_plot\nloss_plot([1.0, 0.5], [1.0, 0.7])\n"
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
