@@ -1,0 +1,1 @@
+"""Fitting a network: resumable, guarded against divergence and signals, recorded."""

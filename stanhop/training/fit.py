@@ -1,0 +1,334 @@
+"""One training from data to model directory: checked first, then resumable, guarded, recorded and measured once."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from pytorch_lightning.utilities.seed import isolate_rng
+
+from stanhop.config import RunConfig, TrainConfig, to_yaml
+from stanhop.errors import Code, ConfigError, ModelError, OutputError, StoppedError, UserError, masked
+from stanhop.forecasting.bundle import Bundle
+from stanhop.forecasting.forecaster import choose_device
+from stanhop.series.datamodule import SeriesDataModule
+from stanhop.series.frame import SeriesSet
+from stanhop.series.load import load_series
+from stanhop.storage import locked, make_directory, remove_file, remove_stale_temporaries, write_text
+from stanhop.tracking.run import TrackedRun, run_tags, start_run
+from stanhop.tracking.store import Store, open_store
+from stanhop.training.checkpoint import AtomicCheckpointIO, CheckpointFolder, Identity
+from stanhop.training.guards import SignalWatch
+from stanhop.training.journal import Epoch, Journal
+from stanhop.training.lightning_module import ForecastingModule
+from stanhop.training.outcome import (
+    CHECKPOINTS,
+    CONFIG,
+    FORECAST_PLOT,
+    LOCK,
+    LOSS_PLOT,
+    METRICS,
+    MODEL,
+    OUR_NAMES,
+    FitResult,
+    read_outcome,
+    write_outcome,
+)
+from stanhop.training.progress import Progress, Terminal
+from stanhop.training.saving import Saver
+
+logger = logging.getLogger(__name__)
+
+TOO_MANY_OVERFLOWS = 0.1
+"""Share of steps left out by float16 above which the precision is worth a warning."""
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What the steps of one training share."""
+
+    config: RunConfig
+    run_path: Path
+    series_set: SeriesSet
+    datamodule: SeriesDataModule
+    folder: CheckpointFolder
+    signals: SignalWatch
+    shows_progress: bool
+    requires_tracking: bool
+
+
+def fit(
+    config: RunConfig,
+    *,
+    run_path: Path,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+    series_set: SeriesSet | None = None,
+    require_tracking: bool = False,
+) -> FitResult:
+    """Train a network, choose its weights by the validation loss, measure them once on the test split, and keep all.
+
+    In ``run_path`` stand afterwards ``config.yaml``, ``model/``, ``metrics.json``, two plots and ``checkpoints/``.
+    The same configuration, data, machine type, versions and number of threads give the same weights, bit for bit, also
+    if the process is killed and the run is resumed.
+
+    Args:
+        config: The resolved configuration.
+        run_path: The run's folder.
+        resume: Go on from the last checkpoint in ``run_path``.
+        overwrite: Replace the run that is in ``run_path``.
+        progress: Whether to show epochs, and a bar if standard error is a terminal.
+        series_set: The data, if they are loaded already.
+        require_tracking: Whether a tracking server that does not answer is an error.
+
+    Raises:
+        UserError: data, configuration, machine, folder or tracking store do not allow it; nothing was written then.
+        DivergedError: a loss or gradient is not finite; the last sound checkpoint is kept.
+        StoppedError: SIGTERM or SIGINT; what was done so far is saved.
+    """
+    _check_machine(config.train)
+    _check_run_path(run_path, resume=resume, overwrite=overwrite)
+    how_to_go_on = f"go on with the same command and --resume --output {run_path}"
+    with SignalWatch(how_to_go_on=how_to_go_on) as signals, isolate_rng():
+        if series_set is None:
+            series_set = load_series(config.data)
+        datamodule = SeriesDataModule(series_set, config)
+        identity = Identity.of(config, data_sha256=series_set.fingerprint)
+        folder = CheckpointFolder(run_path / CHECKPOINTS, identity=identity)
+        task = _Task(config, run_path, series_set, datamodule, folder, signals, progress, require_tracking)
+        if _is_helper():
+            _help(task, resume=resume)
+        if progress:
+            for note in series_set.notes:
+                Terminal().line(note)
+        return _resume(task) if resume else _start(task)
+
+
+def _start(task: _Task) -> FitResult:
+    """Begin a run in a folder that is new or may be replaced."""
+    store = _open_store(task)  # first: if it is refused, no folder is left behind
+    task.signals.stop_if_received("before training began", can_resume=False)
+    with locked(task.run_path / LOCK):
+        make_directory(task.folder.path)
+        remove_file(task.run_path / METRICS)  # from here on the run that was here is neither complete nor resumable
+        task.folder.clear()
+        write_text(task.run_path / CONFIG, to_yaml(_without_credentials(task.config)))
+        return _run(task, store, checkpoint=None)
+
+
+def _resume(task: _Task) -> FitResult:
+    """Go on with the run in the folder, or say that it is complete."""
+    with locked(task.run_path / LOCK):
+        checkpoint = task.folder.resume()
+        complete = read_outcome(task.run_path, run_id=task.folder.run_id)
+        if complete is not None:
+            return complete
+        make_directory(task.folder.path)
+        for path in (task.run_path, task.folder.path):
+            remove_stale_temporaries(path)
+        return _run(task, _open_store(task), checkpoint=checkpoint)
+
+
+def _run(task: _Task, store: Store | None, *, checkpoint: Path | None) -> FitResult:
+    """Train, from ``checkpoint`` on if there is one, and record it all."""
+    run_path, config = task.run_path, _without_credentials(task.config)
+    with _tracked(task, store) as run:
+        run.log_config(config)
+        run.log_data(task.series_set, name=_dataset(config), source=config.data.source)
+        run.log_file(run_path / CONFIG)
+        module, journal = _train(task, run, checkpoint)
+        task.signals.stop_if_received("after the last epoch", can_resume=True)
+        metrics = write_outcome(run_path, _bundle(task, module), task.series_set, journal)
+        run.log_metrics(metrics, step=journal.best.epoch)
+        for name in (METRICS, LOSS_PLOT, FORECAST_PLOT):
+            if (run_path / name).exists():
+                run.log_file(run_path / name)
+        run.log_folder(run_path / MODEL)
+    return FitResult(
+        run_path=run_path,
+        model_path=run_path / MODEL,
+        metrics=metrics,
+        num_epochs=len(journal.epochs),
+        best_epoch=journal.best.epoch,
+        run_id=run.run_id,
+        was_complete=False,
+    )
+
+
+def _train(task: _Task, run: TrackedRun, checkpoint: Path | None) -> tuple[ForecastingModule, Journal]:
+    """Fit the network; the module that comes back has the weights of the last step."""
+    train = task.config.train
+    bar = Progress()
+
+    def on_epoch(epoch: Epoch) -> None:
+        if task.shows_progress:
+            bar.epoch(epoch, max_epochs=train.max_epochs)
+        run.log_metrics(epoch.metrics, step=epoch.epoch)
+
+    pl.seed_everything(train.seed, verbose=False)
+    module = ForecastingModule(task.config, task.series_set.channels)
+    journal = Journal(patience=train.patience, on_epoch=on_epoch)
+    writer = AtomicCheckpointIO()
+    saver = Saver(task.folder, writer=writer, journal=journal, signals=task.signals)
+    with _quiet_lightning():
+        trainer = _trainer(train, writer, [journal, *([bar] if task.shows_progress else []), saver])
+        try:
+            trainer.fit(module, datamodule=task.datamodule, ckpt_path=checkpoint, weights_only=True)
+        except BaseException:
+            if trainer.strategy.launcher is not None:
+                trainer.strategy.launcher.kill(signal.SIGKILL)  # processes that help this one would wait for it
+            raise
+    share = int(module.num_overflows) / max(1, trainer.global_step)
+    if share > TOO_MANY_OVERFLOWS:
+        logger.warning("float16 left out %.0f %% of the steps; --precision bf16-mixed would not", 100 * share)
+    return module, journal
+
+
+def _trainer(train: TrainConfig, writer: AtomicCheckpointIO, callbacks: list[pl.Callback]) -> pl.Trainer:
+    """A trainer that writes nothing and says nothing but what the callbacks do."""
+    return pl.Trainer(
+        accelerator="gpu" if choose_device(train.device).type == "cuda" else "cpu",
+        devices=train.devices,
+        strategy="ddp" if train.devices > 1 else train.strategy,
+        precision=train.precision,
+        max_epochs=train.max_epochs,
+        callbacks=callbacks,
+        plugins=[writer, LightningEnvironment()],  # named, or Lightning would take a login shell on a cluster for a job
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
+
+
+def _bundle(task: _Task, module: ForecastingModule) -> Bundle:
+    """The model with the weights of the best epoch."""
+    module.load_state_dict(task.folder.best_weights())
+    return Bundle(
+        config=_without_credentials(task.config),
+        num_channels=task.series_set.num_channels,
+        channels=task.series_set.channels,
+        frequency=task.series_set.frequency,
+        layout=task.series_set.layout,
+        scalers=task.datamodule.scalers,
+        network=module.network.cpu().eval().requires_grad_(False),
+        fingerprint=task.series_set.fingerprint,
+    )
+
+
+def _open_store(task: _Task) -> Store | None:
+    tracking = task.config.tracking
+    if not tracking.enabled:
+        return None
+    return open_store(tracking, folder=Path.cwd(), is_required=task.requires_tracking)
+
+
+@contextmanager
+def _tracked(task: _Task, store: Store | None) -> Iterator[TrackedRun]:
+    """The run's record, closed as FINISHED, KILLED or FAILED according to how the block ends."""
+    tags = run_tags(task.config, task.series_set, dataset=_dataset(task.config))
+    run = start_run(store, name=task.run_path.name, tags=tags, run_id=task.folder.run_id)
+    task.folder.run_id = run.run_id
+    try:
+        yield run
+    except BaseException as error:
+        run.finish("KILLED" if isinstance(error, StoppedError | KeyboardInterrupt) else "FAILED")
+        raise
+    run.finish("FINISHED")
+
+
+def _check_machine(train: TrainConfig) -> None:
+    """Refuse what this machine cannot do.
+
+    Raises:
+        UsageError: CUDA is asked for and not there.
+        ConfigError: more CUDA devices than there are, or a precision that CPUs do not have.
+    """
+    is_cuda = choose_device(train.device).type == "cuda"
+    if is_cuda and train.devices > torch.cuda.device_count():
+        problem = f"train.devices is {train.devices}, but this machine has {torch.cuda.device_count()} CUDA devices"
+        raise ConfigError(Code.CONFIG, problem, fix="lower --devices")
+    if not is_cuda and train.precision == "16-mixed":
+        problem = "train.precision is 16-mixed, which needs a CUDA device"
+        raise ConfigError(Code.CONFIG, problem, fix="use --precision bf16-mixed or 32-true")
+
+
+def _check_run_path(run_path: Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuse a folder that this run must not write to.
+
+    Raises:
+        ModelError: there is nothing to resume.
+        OutputError: the folder holds a run that is not to be replaced, or something else.
+    """
+    if _is_helper():
+        return
+    if run_path.exists() and not run_path.is_dir():
+        raise OutputError(Code.OUTPUT, "is not a folder", fix="choose another name", file=run_path)
+    names = {entry.name for entry in run_path.iterdir()} if run_path.exists() else set()
+    if resume:
+        if not (run_path / CHECKPOINTS).is_dir():
+            fix = "name the folder of the run with --output, or start a new run without --resume"
+            raise ModelError(Code.CHECKPOINT, "there is no checkpoint to go on from", fix=fix, file=run_path)
+    elif overwrite and names - OUR_NAMES:
+        problem = f"is not the folder of a run, or holds other things ({sorted(names - OUR_NAMES)[0]})"
+        raise OutputError(Code.OUTPUT, problem, fix="choose another folder", file=run_path)
+    elif not overwrite and names - {LOCK}:
+        fix = "choose another folder, go on with --resume, or add --overwrite"
+        raise OutputError(Code.OUTPUT, "exists already", fix=fix, file=run_path)
+
+
+def _without_credentials(config: RunConfig) -> RunConfig:
+    """``config`` as it may be written down."""
+    uri = config.tracking.uri
+    tracking = config.tracking.model_copy(update={"uri": uri and masked(uri)})
+    return config.model_copy(update={"tracking": tracking})
+
+
+def _dataset(config: RunConfig) -> str:
+    """Name of the data: that of the set, or of the file without its folder."""
+    return Path(config.data.source).name
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Lightning without its advice: every choice it comments on is made on purpose."""
+    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
+    levels = [each.level for each in loggers]
+    for each in loggers:
+        each.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"pytorch_lightning|lightning_fabric|torch\.distributed")
+            yield
+    finally:
+        for each, level in zip(loggers, levels, strict=True):
+            each.setLevel(level)
+
+
+def _is_helper() -> bool:
+    """Whether Lightning started this process to help another one train."""
+    return os.environ.get("LOCAL_RANK", "0") != "0"
+
+
+def _help(task: _Task, *, resume: bool) -> None:
+    """Train along with the main process, then leave: what is written and said is its matter.
+
+    Raises:
+        SystemExit: always.
+    """
+    try:
+        _train(task, TrackedRun(None, None), task.folder.resume() if resume else None)
+    except UserError:  # the main process has met the same and reports it
+        raise SystemExit(0) from None
+    raise SystemExit(0)

@@ -1,0 +1,161 @@
+"""The network as Lightning trains it: loss, optimiser, learning rate, and exact means over an epoch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from stanhop.config import RunConfig
+from stanhop.model.network import build_network
+from stanhop.training.guards import check_step
+
+LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mae": functional.l1_loss,
+    "mse": functional.mse_loss,
+    "huber": functional.huber_loss,
+}
+"""Mean over windows, steps and channels, in scaled units; ``huber`` turns from square to line at 1."""
+WARM_UP_SHARE = 0.05
+"""Share of all steps over which the learning rate rises to its highest."""
+FINAL_FACTOR = 0.01
+"""What is left of the highest learning rate at the last step."""
+
+
+class RunningMean:
+    """Mean over all windows of an epoch: batches count by their windows, sums are kept in float64."""
+
+    def __init__(self) -> None:
+        self._sum: Tensor | float = 0.0
+        self._count = 0
+
+    def add(self, mean: Tensor, count: int) -> None:
+        """Take in a batch of ``count`` windows with this ``mean``, a scalar; the device is not waited for."""
+        self._sum = self._sum + mean.detach().double() * count
+        self._count += count
+
+    def totals(self) -> list[float]:
+        """Sum and count so far."""
+        return [float(self._sum), float(self._count)]
+
+    def restore(self, totals: Sequence[float]) -> None:
+        """Go on from ``totals``."""
+        self._sum, self._count = totals[0], int(totals[1])
+
+
+class ForecastingModule(pl.LightningModule):
+    """Fits a network to scaled windows.
+
+    Args:
+        config: Network, loss and optimiser.
+        channels: Names of the channels, for messages.
+    """
+
+    def __init__(self, config: RunConfig, channels: Sequence[str]) -> None:
+        super().__init__()
+        self.config = config
+        self.channels = tuple(channels)
+        self.network: nn.Module = build_network(config.model, len(channels))
+        self.num_overflows: Tensor | int = 0
+        """Steps of mixed precision that were left out because float16 could not hold their gradient."""
+        self.last_learning_rate = math.nan
+        """That of the last step."""
+        self._loss = LOSSES[config.train.loss]
+        self._training_loss, self._validation_loss = RunningMean(), RunningMean()
+        self._last_loss: Tensor | None = None
+        self._last_forecast: Tensor | None = None
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
+        """The loss of a batch ``(context, target)``."""
+        context, target = batch
+        forecast = self.network(context)
+        loss = self._loss(forecast, target)
+        self._training_loss.add(loss, len(context))
+        self._last_loss, self._last_forecast = loss.detach(), forecast.detach()
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
+        """Add the loss of a batch to that of the epoch."""
+        context, target = batch
+        self._validation_loss.add(self._loss(self.network(context), target), len(context))
+
+    def on_train_epoch_start(self) -> None:
+        """Begin a new mean; not called for an epoch that is taken up in the middle."""
+        self._training_loss = RunningMean()
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin a new mean."""
+        self._validation_loss = RunningMean()
+
+    def epoch_losses(self) -> dict[str, float]:
+        """Means over all windows: ``train/loss`` of the weights along the way, ``val/loss`` of those at the end."""
+        means = {"train/loss": self._training_loss, "val/loss": self._validation_loss}
+        sums = {name: self._over_processes(mean.totals()) for name, mean in means.items()}
+        return {name: total / count if count else math.nan for name, (total, count) in sums.items()}
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """AdamW, its learning rate set anew before every step."""
+        train = self.config.train
+        optimizer = torch.optim.AdamW(self.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay)
+        # Not trainer.estimated_stepping_batches: it sets up the loader before a checkpoint is restored, and Lightning
+        # then never gives the loader its saved position (pytorch-lightning 2.6).
+        num_steps = train.max_epochs * len(self.trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
+        schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(step, num_steps=num_steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(self, optimizer: Optimizer, *_: object, **__: object) -> None:
+        """Clip the norm of the gradient; Lightning calls this once a step, before the weights change.
+
+        Raises:
+            DivergedError: loss or gradient are not finite.
+        """
+        self.last_learning_rate = float(optimizer.param_groups[0]["lr"])
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.train.gradient_clip)
+        loss = self._last_loss
+        assert loss is not None
+        if self.config.train.precision == "16-mixed":
+            # The scaler of mixed precision looks for the largest factor that just works: it leaves such steps out.
+            self.num_overflows = self.num_overflows + (~torch.isfinite(norm)).long()
+            norm = torch.zeros_like(norm)
+        if self.trainer.world_size > 1:
+            loss = torch.as_tensor(self.trainer.strategy.reduce(loss, reduce_op="sum"))
+        step, epoch = self.trainer.global_step + 1, self.trainer.current_epoch + 1
+        check_step(loss, norm, step=step, epoch=epoch, broken=self._broken_channels)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the mean of an epoch that is under way."""
+        checkpoint["training_loss"] = self._over_processes(self._training_loss.totals())
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up the mean again; of several processes the first one takes all of it."""
+        if self.trainer.is_global_zero:
+            self._training_loss.restore(checkpoint["training_loss"])
+
+    def _over_processes(self, totals: list[float]) -> list[float]:
+        if self.trainer.world_size == 1:
+            return totals
+        local = torch.tensor(totals, dtype=torch.float64, device=self.device)
+        return [float(total) for total in torch.as_tensor(self.trainer.strategy.reduce(local, reduce_op="sum"))]
+
+    def _broken_channels(self) -> list[str]:
+        """Channels whose forecast of the last batch is not finite."""
+        assert self._last_forecast is not None
+        is_broken = ~torch.isfinite(self._last_forecast).all(dim=0).all(dim=0)  # (channels,)
+        return [channel for channel, broken in zip(self.channels, is_broken.tolist(), strict=True) if broken]
+
+
+def learning_rate_factor(step: int, *, num_steps: int) -> float:
+    """Share of the highest learning rate at ``step`` (from 0) of ``num_steps``: a line up, then half a cosine down."""
+    num_warm_up = max(1, round(WARM_UP_SHARE * num_steps))
+    if step < num_warm_up:
+        return (step + 1) / num_warm_up
+    progress = min(1.0, (step - num_warm_up) / max(1, num_steps - num_warm_up))
+    return FINAL_FACTOR + (1 - FINAL_FACTOR) * (1 + math.cos(math.pi * progress)) / 2

@@ -1,0 +1,146 @@
+"""The losses, the learning rate and the optimiser, apart from the course of a training."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from stanhop.config import RunConfig
+from stanhop.errors import DivergedError
+from stanhop.training.lightning_module import FINAL_FACTOR, LOSSES, ForecastingModule, RunningMean, learning_rate_factor
+
+CHANNELS = ("a", "b", "c")
+
+
+def module_of(config: RunConfig, **train: Any) -> ForecastingModule:
+    """A module that believes it is trained."""
+    torch.manual_seed(1)
+    module = ForecastingModule(config.model_copy(update={"train": config.train.model_copy(update=train)}), CHANNELS)
+    trainer = SimpleNamespace(global_step=6, current_epoch=2, world_size=1)
+    module.__dict__["_trainer"] = trainer
+    return module
+
+
+def batch_of(num_windows: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    return torch.randn(num_windows, 11, 3, generator=generator), torch.randn(num_windows, 3, 3, generator=generator)
+
+
+def test_one_batch_is_learnt_by_heart(config: RunConfig) -> None:
+    module = module_of(config).train()
+    for dropout in (one for one in module.modules() if isinstance(one, torch.nn.Dropout)):
+        dropout.p = 0.0
+    batch = batch_of(5)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=0.03)
+    losses = []
+    for step in range(150):
+        loss = module.training_step(batch, step)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.2 * losses[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("mae", 1.25), ("mse", 2.75), ("huber", (0.5 * 0.25 + 0.5 * 1 + 0 + 2.5) / 4)],
+)
+def test_each_loss_is_the_mean_of_its_formula(name: str, expected: float) -> None:
+    forecast, target = torch.tensor([0.0, 0.0, 1.0, 0.0]), torch.tensor([0.5, -1.0, 1.0, 3.0])
+    differences = {"mae": (0.5 + 1 + 0 + 3) / 4, "mse": (0.25 + 1 + 0 + 9) / 4, "huber": expected}
+    assert float(LOSSES[name](forecast, target)) == pytest.approx(differences[name])
+
+
+def test_an_epoch_is_the_mean_over_windows_not_over_batches(config: RunConfig) -> None:
+    module = module_of(config).eval()
+    context, target = batch_of(7)
+    with torch.no_grad():
+        module.on_validation_epoch_start()
+        module.validation_step((context[:5], target[:5]), 0)
+        module.validation_step((context[5:], target[5:]), 1)
+        whole = float((module.network(context) - target).abs().mean())
+    assert module.epoch_losses()["val/loss"] == pytest.approx(whole, rel=1e-6)
+    module.on_validation_epoch_start()
+    assert math.isnan(module.epoch_losses()["val/loss"])
+
+
+def test_a_running_mean_goes_on_bit_for_bit_from_its_totals() -> None:
+    losses = torch.rand(13, generator=torch.Generator().manual_seed(3))
+    whole, first, second = RunningMean(), RunningMean(), RunningMean()
+    for index, loss in enumerate(losses):
+        whole.add(loss, 3 + index)
+        (first if index < 5 else second).add(loss, 3 + index)
+        if index == 4:
+            second.restore(first.totals())
+    assert second.totals() == whole.totals()
+
+
+@given(num_steps=st.integers(1, 5000))
+def test_the_learning_rate_rises_once_and_falls_once(num_steps: int) -> None:
+    factors = [learning_rate_factor(step, num_steps=num_steps) for step in range(num_steps)]
+    highest = factors.index(max(factors))
+    assert max(factors) == 1
+    assert min(factors) > 0
+    assert factors[:highest] == sorted(factors[:highest])
+    assert factors[highest:] == sorted(factors[highest:], reverse=True)
+    assert highest <= 0.06 * num_steps + 1
+
+
+def test_the_learning_rate_ends_low_and_stays_there() -> None:
+    assert learning_rate_factor(999, num_steps=1000) == pytest.approx(FINAL_FACTOR, abs=1e-4)
+    assert learning_rate_factor(5000, num_steps=1000) == pytest.approx(FINAL_FACTOR)
+
+
+def clip(module: ForecastingModule, *, loss: float = 1.0, gradient: float = 1.0) -> float:
+    """Pretend a backward pass and clip its gradient; the norm that is left."""
+    module.training_step(batch_of(5), 0)
+    module._last_loss = torch.tensor(loss)
+    for parameter in module.network.parameters():
+        parameter.grad = torch.full_like(parameter, gradient)
+    module.configure_gradient_clipping(torch.optim.SGD(module.parameters(), lr=0.5))
+    return float(torch.cat([p.grad.flatten() for p in module.network.parameters() if p.grad is not None]).norm())
+
+
+def test_the_gradient_is_clipped_by_its_norm(config: RunConfig) -> None:
+    assert clip(module_of(config, gradient_clip=0.25)) == pytest.approx(0.25, rel=1e-4)
+    assert clip(module_of(config, gradient_clip=0.25), gradient=1e-6) < 0.01
+
+
+def test_a_gradient_that_is_not_finite_stops_the_step_before_the_weights_change(config: RunConfig) -> None:
+    module = module_of(config)
+    with pytest.raises(DivergedError, match=r"the gradient is inf at step 7 of epoch 3") as caught:
+        clip(module, gradient=math.inf)
+    assert caught.value.exit_code == 5
+
+
+def test_a_loss_that_is_not_finite_stops_the_step_though_its_gradient_is(config: RunConfig) -> None:
+    with pytest.raises(DivergedError, match=r"the loss is inf at step 7 of epoch 3"):
+        clip(module_of(config), loss=math.inf)
+
+
+def test_the_channel_whose_forecast_is_not_finite_is_named(config: RunConfig) -> None:
+    module = module_of(config)
+    module.training_step(batch_of(5), 0)
+    forecast = torch.zeros(5, 3, 3)
+    forecast[4, 2, 1] = math.nan
+    module._last_forecast, module._last_loss = forecast, torch.tensor(math.nan)
+    with pytest.raises(DivergedError, match=r"the loss is nan at step 7 of epoch 3 \(forecast of channel 'b'\)"):
+        module.configure_gradient_clipping(torch.optim.SGD(module.parameters(), lr=0.5))
+
+
+def test_float16_leaves_out_steps_that_overflow_and_counts_them(config: RunConfig) -> None:
+    module = module_of(config, precision="16-mixed")
+    clip(module, gradient=math.inf)
+    clip(module, gradient=1.0)
+    clip(module, gradient=math.nan)
+    assert int(module.num_overflows) == 2
+    with pytest.raises(DivergedError):
+        clip(module, loss=math.nan)

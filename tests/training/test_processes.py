@@ -1,0 +1,150 @@
+"""Trainings in processes of their own: killed outright, asked to stop, and several that train together."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+PROGRAM = """
+import os, sys, time
+from pathlib import Path
+from stanhop.config import ModelConfig, RunConfig, TrackingConfig, TrainConfig
+from stanhop.errors import UserError, render
+from stanhop.series.synthetic import generate
+from stanhop.training import saving
+from stanhop.training.fit import fit
+from stanhop.training.lightning_module import ForecastingModule
+
+saving.INTERVAL_S = 0.05
+original = ForecastingModule.training_step
+def training_step(self, batch, batch_index):
+    time.sleep(float(os.environ.get("PAUSE_S", "0")))
+    print(f"step {self.trainer.global_step + 1}", flush=True)
+    if os.environ.get("NAN_IN_PROCESS") == str(self.trainer.global_rank) and self.trainer.global_step == 7:
+        return original(self, batch, batch_index) * float("nan")
+    return original(self, batch, batch_index)
+ForecastingModule.training_step = training_step
+
+config = RunConfig(
+    model=ModelConfig(context_length=11, prediction_length=3, patch_length=4, model_dim=6, num_heads=2),
+    train=TrainConfig(max_epochs=4, batch_size=13, seed=5, device="cpu", devices=int(os.environ.get("DEVICES", "1"))),
+    tracking=TrackingConfig(enabled=False),
+)
+try:
+    fit(config, run_path=Path(sys.argv[1]), resume="--resume" in sys.argv, series_set=generate(num_steps=213))
+except UserError as error:
+    print(render(error), file=sys.stderr)
+    sys.exit(error.exit_code)
+"""
+"""4 epochs of 11 steps by one process, of 6 steps by two; prints every step."""
+
+
+class Training:
+    """A training that runs in a process of its own."""
+
+    def __init__(self, folder: Path, *, resume: bool = False, **environment: str) -> None:
+        program = folder.parent / "program.py"
+        program.write_text(PROGRAM)
+        options = ["--resume"] if resume else []
+        self.process = subprocess.Popen(
+            [sys.executable, str(program), str(folder), *options],
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def wait_for_step(self, step: int) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line == f"step {step}\n":
+                return
+        pytest.fail(f"it ended before step {step}: {self.end()[1]}")
+
+    def end(self) -> tuple[int, str]:
+        """Exit code and standard error."""
+        _, error = self.process.communicate(timeout=200)
+        return self.process.returncode, error
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "model" / "model.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    assert Training(folder).end()[0] == 0
+    return folder
+
+
+def test_a_run_killed_at_random_times_ends_the_same(undisturbed: Path, tmp_path: Path) -> None:
+    folder, kills = tmp_path / "run", 0
+    moments = random.Random(11)
+    while kills < 5:
+        training = Training(folder, resume=(folder / "checkpoints" / "manifest.json").exists(), PAUSE_S="0.02")
+        assert training.process.stdout is not None
+        if not training.process.stdout.readline().startswith("step"):
+            break
+        time.sleep(moments.uniform(0, 0.4))
+        training.process.kill()
+        kills += training.end()[0] == -signal.SIGKILL
+        if not (folder / "checkpoints" / "manifest.json").exists():
+            for path in sorted(folder.rglob("*"), reverse=True):
+                path.unlink() if path.is_file() else path.rmdir()
+    assert kills >= 3, "the kills must hit a training at work"
+    code, error = Training(folder, resume=True).end()
+    assert code == 0, error
+    assert weights(folder) == weights(undisturbed)
+    assert not list(folder.rglob(".tmp-*"))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_gives_the_exit_code(
+    number: signal.Signals, code: int, undisturbed: Path, tmp_path: Path
+) -> None:
+    training = Training(tmp_path / "run", PAUSE_S="0.05")
+    training.wait_for_step(15)
+    training.process.send_signal(number)
+    training.process.send_signal(number)
+    began_s = time.monotonic()
+    found, error = training.end()
+    assert time.monotonic() - began_s < 10
+    assert found == code
+    assert error.count("error[") == 1
+    assert f"stopped by {number.name} after step" in error
+    assert "Traceback" not in error
+    assert Training(tmp_path / "run", resume=True).end()[0] == 0
+    assert weights(tmp_path / "run") == weights(undisturbed)
+
+
+def test_two_processes_train_together_and_resume_bit_for_bit(tmp_path: Path) -> None:
+    assert Training(tmp_path / "whole", DEVICES="2").end()[0] == 0
+    training = Training(tmp_path / "run", DEVICES="2", PAUSE_S="0.05")
+    training.wait_for_step(9)
+    training.process.send_signal(signal.SIGTERM)
+    code, error = training.end()
+    assert code == 143
+    assert error.count("error[") == 1, error
+    code, error = Training(tmp_path / "run", resume=True, DEVICES="2").end()
+    assert code == 0, error
+    assert weights(tmp_path / "run") == weights(tmp_path / "whole")
+    assert error.count("epoch 4/4") == 1, "one process speaks for both"
+
+
+@pytest.mark.parametrize("process", ["0", "1"])
+def test_two_processes_end_together_when_one_diverges(process: str, tmp_path: Path) -> None:
+    code, error = Training(tmp_path / "run", DEVICES="2", NAN_IN_PROCESS=process).end()
+    assert code == 5, error
+    assert error.count("error[E501]") == 1
+    assert "is nan at step 8 of epoch 2" in error
+    assert not (tmp_path / "run" / "model").exists()
