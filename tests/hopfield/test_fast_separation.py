@@ -171,6 +171,16 @@ def test_newtons_method_ends_by_itself(dtype, monkeypatch) -> None:
                 assert len(steps) <= 14  # of at most 24
 
 
+@pytest.mark.parametrize("alpha", [1.5, 2.0])
+def test_fixed_alphas_of_one_and_a_half_and_2_need_no_logarithm(alpha, monkeypatch, assert_close) -> None:
+    scores = scores_of(5, 3, 7, 13)
+    expected = evaluate(fast_separate, scores, alpha=alpha, dtype=torch.float64, no_op=True)
+    monkeypatch.setattr(torch.Tensor, "log1p_", lambda tensor: pytest.fail("not to be called"))
+    got = evaluate(fast_separate, scores, alpha=alpha, dtype=torch.float64, no_op=True, per_head=False)
+    assert_close(got[0], expected[0], "weights")
+    assert_close(got[1], expected[1], "scores_grad")
+
+
 def test_strided_scores_and_gradients_will_do(assert_close) -> None:
     scores = scores_of(7, 13, 3, 5).permute(0, 2, 3, 1)
     for alpha in (1.0, 1.4):

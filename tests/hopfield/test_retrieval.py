@@ -124,6 +124,17 @@ def test_memories_without_a_batch_serve_every_batch_entry(alpha, num_batch_axes,
         assert_close(gradient, expected_gradient, "patterns_grad")
 
 
+def test_queries_of_all_batch_entries_to_one_memory_are_one_product(memory, values, monkeypatch) -> None:
+    shapes = []
+    read_out = retrieval._read_out
+    monkeypatch.setattr(
+        retrieval, "_read_out", lambda state, *a, **k: shapes.append(tuple(state.shape)) or read_out(state, *a, **k)
+    )
+    query = patterns(2, 17, HEADS, QUERIES, HEAD_DIM)
+    retrieve(query, memory[0], values[0], alpha=1.0, no_op=True)
+    assert shapes == [(HEADS, 2 * 17 * QUERIES, HEAD_DIM)]
+
+
 def test_queries_without_a_batch_ask_every_batch_entry(memory, values, assert_close) -> None:
     query = patterns(HEADS, QUERIES, HEAD_DIM)
     got = retrieve(query, memory, values, alpha=1.3, no_op=True)

@@ -104,6 +104,28 @@ def test_policies_for_repeated_times(
     assert note in series_set.notes
 
 
+def test_merging_the_rows_of_one_series_leaves_the_others_alone(read: Callable[..., SeriesSet]) -> None:
+    rows = [("A", 0, 1), ("A", 1, 2), ("A", 1, 9), ("A", 1, 9), ("A", 2, 3), ("B", 2, 4), ("B", 3, 5), ("B", 4, 6)]
+    content = "unique_id,ds,y\n" + "".join(f"{one},{HOURS[hour]},{value}\n" for one, hour, value in rows)
+    series_set = read(content, duplicates="first")
+    assert [one.values[:, 0].tolist() for one in series_set.series] == [[1, 2, 3], [4, 5, 6]]
+
+
+def test_a_series_may_begin_when_the_one_before_it_ends(read: Callable[..., SeriesSet]) -> None:
+    rows = "".join(
+        f"{one},{HOURS[hour]},1\n" for one, first in (("A", 0), ("B", 3)) for hour in range(first, first + 4)
+    )
+    assert len(read(f"unique_id,ds,y\n{rows}").series) == 2
+
+
+@pytest.mark.parametrize("values", [("1e16", "1", "-1e16"), ("1", "-1e16", "1e16")])
+def test_the_mean_does_not_depend_on_the_order_of_the_rows(
+    values: tuple[str, ...], read: Callable[..., SeriesSet]
+) -> None:
+    content = wide(list("12")) + "".join(f"{HOURS[2]},{value}\n" for value in values)
+    assert numbers(read(content, duplicates="mean"))[2] == 1 / 3
+
+
 def test_the_mean_is_over_the_values_that_are_there(read: Callable[..., SeriesSet]) -> None:
     content = wide(list("123")) + f"{HOURS[1]},\n{HOURS[2]},NA\n"
     assert numbers(read(content, duplicates="mean", missing="ffill")) == [1, 2, 3]
@@ -260,8 +282,9 @@ def test_interpolation_follows_the_time_not_the_rows(read: Callable[..., SeriesS
 
 
 def test_known_values_stay_bit_for_bit(read: Callable[..., SeriesSet]) -> None:
-    values = numbers(read(wide(["0.1", "", "0.30000000000000004", "1e-300"]), missing="interpolate"))
-    assert [values[0], *values[2:]] == [0.1, 0.30000000000000004, 1e-300]
+    cells = ["0.1", "", "0.30000000000000004", "-0.0", "1e-300"]
+    values = numbers(read(wide(cells), missing="interpolate"))
+    assert list(map(repr, [values[0], *values[2:]])) == [cells[0], *cells[2:]]
 
 
 def test_dropping_tells_how_many_rows(read: Callable[..., SeriesSet]) -> None:

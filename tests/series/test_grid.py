@@ -69,6 +69,7 @@ def test_days_of_the_week_alone_are_business_days_only_if_a_weekend_passes() -> 
 def test_what_one_series_shows_counts_for_all() -> None:
     assert inferred(times_of("B", periods=3), times_of("B", periods=11)) == "B"
     assert inferred(times_of("h", periods=1), times_of("h", periods=3)) == "h"
+    assert inferred(times_of("B", periods=5), times_of("B", periods=5, start="2016-07-11")) == "D"
     weeks = times_of("W-MON"), times_of("W-TUE")
     assert inferred(*weeks) == "7D"
     assert inferred(times_of("W-MON"), times_of("W-MON", start="2018-01-01")) == "W-MON"

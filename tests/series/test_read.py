@@ -140,15 +140,20 @@ def test_a_file_that_cannot_be_read_is_the_machines_problem(tmp_path: Path) -> N
         read_table(tmp_path / ("x" * 300), DataConfig())
 
 
-def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("place", [0, 44])
+def test_a_file_that_changes_while_it_is_read_is_refused(
+    place: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "a.csv"
     path.write_text(TABLE, encoding="utf-8")
     plain_fstat = os.fstat
 
     def fstat_then_append(descriptor: int) -> os.stat_result:
         status = plain_fstat(descriptor)
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND), "w") as file:
-            file.write("2020-01-04,4\n")
+        with path.open("r+", encoding="utf-8") as file:
+            file.seek(place)
+            file.write("DS,Y")
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1_000_000))  # clocks of file systems are coarse
         return status
 
     monkeypatch.setattr(reader.os, "fstat", fstat_then_append)

@@ -1,0 +1,41 @@
+# What people and `.ci/run` type; everything but `make demo` is a line you could type yourself.
+PYTHON ?= python3
+BIN := .venv/bin
+STANHOP := $(CURDIR)/$(BIN)/stanhop
+
+.PHONY: setup check test test-slow demo
+
+setup: .venv/.ready
+
+# torch comes first and alone: where the package index at hand offers a CPU build, the exact version takes that one,
+# and the second step finds it in place.
+.venv/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install torch==$$(sed -n 's/^torch==//p' constraints.txt)
+	$(BIN)/pip install -c constraints.txt -e '.[dev]'
+	touch $@
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: setup
+	$(BIN)/pytest
+
+test-slow: setup
+	$(BIN)/pytest -m slow
+
+# Offline: built-in data, a model that trains in half a minute, and what follows two tables.
+demo: setup
+	mkdir -p demo
+	rm -rf demo/runs demo/new demo/forecasts
+	cd demo && $(STANHOP) data export synthetic new/until-july.csv --first 5000
+	cd demo && $(STANHOP) data export synthetic new/until-september.csv
+	cd demo && $(STANHOP) train --data synthetic --experiment demo
+	cd demo && $(STANHOP) evaluate --model runs/synthetic-1/model
+	cd demo && $(STANHOP) forecast --model runs/synthetic-1/model --input new --output forecasts --plot
+	@echo
+	@echo "demo/forecasts  what follows each table in demo/new, as a table and as a plot"
+	@echo "demo/runs       the model directory, its metrics and the plots of its training"
+	@echo "demo/mlflow.db  the run in MLflow: cd demo && ../.venv/bin/mlflow ui"

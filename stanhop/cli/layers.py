@@ -1,0 +1,79 @@
+"""Which layers of configuration a command line means, and in which order they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stanhop.config import (
+    Layer,
+    assignment_layer,
+    environment_layers,
+    file_layer,
+    flatten,
+    preset_layer,
+    preset_or_file_layer,
+)
+from stanhop.resources import preset_paths
+
+SYNTHETIC = "synthetic"
+"""The data set that is built in, so that it has no entry in the catalogue."""
+
+
+def run_layers(
+    *,
+    data: str | None,
+    preset: str | None,
+    files: Sequence[Path],
+    assignments: Sequence[str],
+    flags: Sequence[Layer],
+    environment: Mapping[str, str],
+) -> list[Layer]:
+    """Every layer above the defaults, lowest first.
+
+    The preset (the one asked for, or the one made for the data set) < how the named data set is read and split
+    < ``files`` < ``environment`` < ``assignments`` < ``flags``.
+
+    Raises:
+        ConfigError: a preset, file, variable or assignment that cannot be read.
+    """
+    above = [
+        *map(file_layer, files),
+        *environment_layers(environment),
+        *map(assignment_layer, assignments),
+        *flags,
+        *([] if data is None else [Layer("--data", {"data": {"source": data}})]),
+    ]
+    asked_for = [] if preset is None else [preset_or_file_layer(preset)]
+    source = topmost("data.source", [*asked_for, *above])
+    if source is None:
+        return [*asked_for, *above]
+    presets = asked_for or _preset_for(source, horizon=topmost("model.prediction_length", above))
+    return [*presets, *data_set_layers(source), *above]
+
+
+def topmost(key: str, layers: Sequence[Layer]) -> Any:  # a value of any shape, or None
+    """What the highest of ``layers`` that sets the dotted ``key`` sets it to; None where none does."""
+    values = [flat[key] for layer in layers if key in (flat := flatten(layer.values))]
+    return values[-1] if values else None
+
+
+def data_set_layers(source: object) -> list[Layer]:
+    """How the catalogue says that the data set ``source`` is read and split; nothing for a file."""
+    from stanhop.series.catalog import data_sets
+
+    data_set = data_sets().get(str(source))
+    return [] if data_set is None else [data_set.layer()]
+
+
+def _preset_for(source: object, *, horizon: object) -> list[Layer]:
+    """The preset made for the data set, and for the horizon if there is one such; nothing for a file."""
+    from stanhop.series.catalog import data_sets
+
+    name = str(source)
+    if name != SYNTHETIC and name not in data_sets():
+        return []
+    presets = preset_paths()
+    candidates = [candidate for candidate in (f"{name.lower()}-{horizon}", name.lower()) if candidate in presets]
+    return [preset_layer(candidate) for candidate in candidates[:1]]

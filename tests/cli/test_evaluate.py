@@ -1,0 +1,55 @@
+"""``stanhop evaluate``: errors of a model on the split that is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROWS, TEST_ROWS, TRAIN_ROWS = 211, 43, 147
+"""With fractions 0.7, 0.1, 0.2."""
+
+
+def test_the_model_s_own_data_give_the_metrics_of_training(trained: Path, run: Any) -> None:
+    answer = run("evaluate", "--model", trained / "model", "--format", "json")
+    assert answer.code == 0, answer.err
+    document = answer.document
+    training = run("train", "--resume", "--output", trained, "--format", "json").document
+    assert document["test"] == pytest.approx(training["test"], rel=1e-4)
+    assert (document["model"], document["split"]) == (str(trained / "model"), "test")
+    assert set(document["per_channel"]) == {"load", "wind", "price"}
+    assert len(document["per_step"]["mse"]) == 5
+
+
+def test_the_split_can_be_chosen(trained: Path, run: Any) -> None:
+    counts = {}
+    for split in ("train", "validation", "test"):
+        document = run("evaluate", "--model", trained / "model", "--split", split, "--format", "json").document
+        counts[split] = document[split]["num_windows"]
+    assert counts["train"] > counts["test"] > counts["validation"] > 0
+
+
+def test_other_data_are_read_and_split_as_the_model_s_were(trained: Path, run: Any, table: Any) -> None:
+    path = table("other.csv", num_rows=307)
+    document = run("evaluate", "--model", trained / "model", "--data", path, "--format", "json").document
+    assert document["data"] == str(path)
+    assert document["test"]["num_windows"] > 50
+
+
+def test_flags_change_how_other_data_are_read(trained: Path, run: Any, table: Any) -> None:
+    path = table("semicolons.csv", separator=";")
+    assert run("evaluate", "--model", trained / "model", "--data", path).code == 2
+    assert run("evaluate", "--model", trained / "model", "--data", path, "--sep", ";").code == 0
+
+
+def test_data_with_other_channels_are_refused(trained: Path, run: Any) -> None:
+    answer = run("evaluate", "--model", trained / "model", "--data", "synthetic")
+    assert answer.code == 2
+    assert "error[E111]" in answer.err
+
+
+def test_people_get_a_table(trained: Path, run: Any) -> None:
+    lines = run("evaluate", "--model", trained / "model").out.splitlines()
+    assert lines[0].split()[0] == "mse_scaled"
+    assert [line.split()[0] for line in lines[-4:]] == ["channel", "load", "wind", "price"]
