@@ -162,7 +162,7 @@ def _carried(values: np.ndarray, _: np.ndarray, is_known: np.ndarray) -> np.ndar
 
 
 def _interpolated(values: np.ndarray, times: np.ndarray, is_known: np.ndarray) -> np.ndarray:
-    """Known values as they are, the others on the line in time between their neighbours."""
+    """Known values as they are (``interp`` is exact there), the others on the line in time between their neighbours."""
     since_first = (times - times[0]).astype(np.float64)
-    line = np.interp(since_first, since_first[is_known], values[is_known])
-    return np.where(is_known, values, line)
+    line: np.ndarray = np.interp(since_first, since_first[is_known], values[is_known])
+    return line

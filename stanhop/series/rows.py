@@ -76,9 +76,7 @@ def gather(table: Table, layout: Layout, data: DataConfig) -> tuple[Rows, list[s
     ids, codes = _ids(table, layout)
     order = np.lexsort((times.asi8, codes))  # stable: rows of one time stay in the order of the file
     codes = codes[order]
-    is_same_series = np.diff(codes) == 0
-    is_level = np.diff(times.asi8[order]) == 0
-    was_unsorted = bool((is_same_series & ~is_level & (np.diff(order) < 0)).any())
+    was_unsorted = bool(((np.diff(codes) == 0) & (np.diff(order) < 0)).any())
     starts = np.searchsorted(codes, np.arange(len(ids) + 1))
     rows = Rows(table, layout, ids, starts, times[order], values[order], order)
     return rows, ["the rows were not in order of time: sorted"] if was_unsorted else []
