@@ -1,5 +1,7 @@
 """Hopfield retrieval: the separation function, the retrieval dynamics with its energy, and the layers."""
 
+from __future__ import annotations
+
 from stanhop.hopfield.layers import Hopfield as Hopfield
 from stanhop.hopfield.layers import HopfieldLayer as HopfieldLayer
 from stanhop.hopfield.layers import HopfieldPooling as HopfieldPooling

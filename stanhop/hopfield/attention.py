@@ -66,7 +66,9 @@ class _AttendNoOp(Function):
         retrieved: Tensor
         retrieved, log_sum = kernel(query, memory, values, 0.0, False, scale=1.0)
         retrieved = retrieved.mul_(log_sum.sigmoid().unsqueeze(-1))
-        with_no_op = functional.softplus(log_sum, threshold=50)  # torch's own threshold of 20 costs a float64 six digits
+        with_no_op = functional.softplus(
+            log_sum, threshold=50
+        )  # torch's own threshold of 20 costs a float64 six digits
         ctx.save_for_backward(query, memory, values, retrieved, with_no_op)
         return retrieved
 

@@ -45,7 +45,7 @@ def retrieve(
         query: ``(..., heads, queries, head_dim)``; the leading batch axes broadcast.
         memory: ``(..., heads, memories, head_dim)``.
         values: ``(..., heads, memories, values_dim)``.
-        alpha: Sparsity in [1, 2]: a number, or one a head, ``(heads,)``.
+        alpha: Sparsity in [1, 2]: a number, or one a head, ``(heads,)``, which the definition allows to be larger.
         no_op: Whether a memory of score 0 and value 0 competes.
         beta: Inverse temperature; 1 / sqrt(head_dim) if None.
         clip: ``(zeta, eta)`` as in ``Separation.clip``.

@@ -1,3 +1,5 @@
+"""STanHop-Net as a whole: shapes, invariances, gradients."""
+
 from __future__ import annotations
 
 import pytest
