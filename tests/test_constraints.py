@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,20 @@ def test_every_dependency_is_pinned_inside_its_range() -> None:
     pinned = pins()
     outside = [str(one) for one in wanted if not one.specifier.contains(pinned.get(canonicalize_name(one.name), "0"))]
     assert not outside
+
+
+def test_what_the_dependencies_need_in_turn_is_pinned_too() -> None:
+    project = tomllib.loads(PROJECT.read_text())["project"]
+    to_do = list(map(Requirement, [*project["dependencies"], *project["optional-dependencies"]["dev"]]))
+    needed: set[str] = set()
+    while to_do:
+        one = to_do.pop()
+        name = canonicalize_name(one.name)
+        if name not in needed:
+            needed.add(name)
+            inner = map(Requirement, distribution(name).requires or [])
+            to_do += [each for each in inner if each.marker is None or each.marker.evaluate({"extra": ""})]
+    assert needed <= set(pins())
 
 
 def test_pins_are_sorted_plain_and_exact() -> None:

@@ -21,6 +21,8 @@ app = typer.Typer(
     no_args_is_help=True, help="List and fetch named data sets, inspect and export any. Example: stanhop data list"
 )
 
+MOST_SERIES_SHOWN = 20
+
 Source = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A named data set, or a CSV or Parquet file.")]
 
 
@@ -171,9 +173,6 @@ def _extent(series: Series) -> dict[str, Any]:
     }
 
 
-MOST_SERIES_SHOWN = 20
-
-
 def _text(summary: dict[str, Any]) -> str:
     series = summary["series"]
     facts = [
@@ -185,12 +184,12 @@ def _text(summary: dict[str, Any]) -> str:
         ("series", len(series)),
         ("fingerprint", summary["fingerprint"]),
     ]
-    extents = [("id", "rows", "first", "last")]
+    extents: list[tuple[str, ...]] = [("id", "rows", "first", "last")]
     extents += [(one["id"], f"{one['num_rows']:,}", one["first"], one["last"]) for one in series[:MOST_SERIES_SHOWN]]
-    ranges = [("channel", "lowest", "highest")]
-    ranges += [(channel, f"{low:.6g}", f"{high:.6g}") for channel, (low, high) in series[0]["ranges"].items()]
     if summary["id_column"] is None:
         extents = [extent[1:] for extent in extents]
+    ranges = [("channel", "lowest", "highest")]
+    ranges += [(channel, f"{low:.6g}", f"{high:.6g}") for channel, (low, high) in series[0]["ranges"].items()]
     blocks = [aligned(facts), aligned(extents)]
     if len(series) > MOST_SERIES_SHOWN:
         blocks.append(f"and {len(series) - MOST_SERIES_SHOWN:,} more")

@@ -28,7 +28,7 @@ from stanhop.errors import Code, ModelError, UsageError, quoted
 from stanhop.storage import safe_name
 
 if TYPE_CHECKING:
-    from stanhop.training.fit import FitResult
+    from stanhop.training.outcome import FitResult
 
 app = typer.Typer()
 

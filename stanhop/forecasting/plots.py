@@ -25,7 +25,10 @@ SHOWN_HISTORY = 4
 """Horizons of history that stand before the forecast."""
 LEAST_HISTORY = 24
 """Steps of history shown at least: a short horizon alone would show no shape."""
-WIDTH, PANEL_HEIGHT, DOTS_PER_INCH = 9.0, 1.7, 120
+WIDTH, PANEL_HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 9.0, 1.7, 0.75, 0.15, 0.6, 0.45
+"""Inches."""
+DOTS_PER_INCH = 100
+SMALL = 8
 LONGEST_TITLE = 60
 
 
@@ -49,13 +52,17 @@ def forecast_plots(pairs: Sequence[tuple[Series, Forecast]]) -> bytes:
     """Several histories with their forecasts in one picture: the first 8 channels, series by series."""
     num_channels = sum(len(history.channels) for history, _ in pairs)
     panels = _panels(pairs)
-    figure = Figure(figsize=(WIDTH, 0.9 + PANEL_HEIGHT * len(panels)), dpi=DOTS_PER_INCH, layout="constrained")
-    grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)
+    height = TOP + PANEL_HEIGHT * len(panels) + BOTTOM
+    figure = Figure(figsize=(WIDTH, height), dpi=DOTS_PER_INCH)
+    # Margins of our own: automatic layout draws everything twice, and a batch may ask for thousands of pictures.
+    margins = {"left": LEFT / WIDTH, "right": 1 - RIGHT / WIDTH, "bottom": BOTTOM / height, "top": 1 - TOP / height}
+    grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False, gridspec_kw={**margins, "hspace": 0.3})
     for axes, panel in zip(grid[:, 0], panels, strict=True):
         _draw(axes, panel)
     lines, labels = grid[0, 0].get_legend_handles_labels()
-    figure.legend(lines, labels, loc="outside upper right", ncols=2, frameon=False)
-    figure.suptitle(_heading(pairs, num_shown=len(panels), num_channels=num_channels), x=0.01, ha="left", fontsize=11)
+    figure.legend(lines, labels, loc="upper right", ncols=2, frameon=False, fontsize=9)
+    heading = _heading(pairs, num_shown=len(panels), num_channels=num_channels)
+    figure.text(0.1 / WIDTH, 1 - 0.1 / height, heading, ha="left", va="top", fontsize=11)
     _label_times(grid[-1, 0])
     return _png(figure)
 
@@ -103,8 +110,9 @@ def _draw(axes: Axes, panel: _Panel) -> None:
     axes.plot(times, panel.history, color=HISTORY_COLOUR, linewidth=1.2, label="history")
     joined_times = times[-1:].append(future_times)
     joined = np.concatenate([panel.history[-1:], panel.forecast])
-    marker = "o" if len(panel.forecast) == 1 else None
-    axes.plot(joined_times, joined, color=FORECAST_COLOUR, linewidth=1.8, marker=marker, label="forecast")
+    axes.plot(joined_times, joined, color=FORECAST_COLOUR, linewidth=1.8, label="forecast")
+    if len(panel.forecast) == 1:
+        axes.plot(future_times, panel.forecast, color=FORECAST_COLOUR, marker="o")
     end: Any = times[-1]  # axvline takes whatever the axis takes, its type says float
     axes.axvline(end, color="0.6", linewidth=0.8, linestyle=":")
     axes.set_title(panel.title, fontsize=9, loc="left", pad=3, parse_math=False)  # a name may hold dollar signs
@@ -131,7 +139,9 @@ def _label_times(axes: Axes) -> None:
 def _tidy(axes: Axes) -> None:
     axes.grid(color="0.92")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=8)
+    axes.tick_params(labelsize=SMALL)
+    for axis in (axes.xaxis, axes.yaxis):  # the month below the days, the power of ten above the numbers
+        axis.get_offset_text().set_fontsize(SMALL)
 
 
 def _shortened(text: str) -> str:

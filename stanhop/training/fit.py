@@ -26,7 +26,7 @@ from stanhop.series.load import load_series
 from stanhop.storage import locked, make_directory, remove_file, remove_stale_temporaries, write_text
 from stanhop.tracking.run import TrackedRun, run_tags, start_run
 from stanhop.tracking.store import Store, open_store
-from stanhop.training.checkpoint import AtomicCheckpointIO, CheckpointFolder, Identity
+from stanhop.training.checkpoint import MANIFEST, AtomicCheckpointIO, CheckpointFolder, Identity
 from stanhop.training.guards import SignalWatch
 from stanhop.training.journal import Epoch, Journal
 from stanhop.training.lightning_module import ForecastingModule
@@ -283,9 +283,15 @@ def _check_run_path(run_path: Path, *, resume: bool, overwrite: bool) -> None:
     elif overwrite and names - OUR_NAMES:
         problem = f"is not the folder of a run, or holds other things ({sorted(names - OUR_NAMES)[0]})"
         raise OutputError(Code.OUTPUT, problem, fix="choose another folder", file=run_path)
-    elif not overwrite and names - {LOCK}:
+    elif not overwrite and names - {LOCK} and not _holds_nothing_yet(run_path, names):
         fix = "choose another folder, go on with --resume, or add --overwrite"
         raise OutputError(Code.OUTPUT, "exists already", fix=fix, file=run_path)
+
+
+def _holds_nothing_yet(run_path: Path, names: set[str]) -> bool:
+    """Whether a run began there and ended before its first checkpoint, so that there is nothing to lose."""
+    has_begun = {CONFIG, CHECKPOINTS} <= names <= {CONFIG, CHECKPOINTS, LOCK}
+    return has_begun and not (run_path / CHECKPOINTS / MANIFEST).exists()
 
 
 def _without_credentials(config: RunConfig) -> RunConfig:

@@ -11,7 +11,7 @@ import pytest
 from stanhop.config import RunConfig
 from stanhop.errors import Code, DivergedError
 from stanhop.training import fit as fit_module
-from stanhop.training.fit import FitResult
+from stanhop.training.outcome import FitResult
 
 METRICS = {"train/loss": 0.5, "val/loss": 0.25, "test/mse_scaled": 0.125, "test/num_windows": 29.0, "time/train_s": 1.0}
 

@@ -1,3 +1,5 @@
+"""Many files in, one table each out: what is written, refused, kept and made again."""
+
 from __future__ import annotations
 
 import csv

@@ -1,3 +1,5 @@
+"""The model directory: what is saved loads the same, and nothing damaged or hostile loads at all."""
+
 from __future__ import annotations
 
 import hashlib

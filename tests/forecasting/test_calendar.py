@@ -1,3 +1,5 @@
+"""The time stamps of a forecast: they go on where the history ends, in every calendar."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -1,3 +1,5 @@
+"""Errors over a whole split: every window counts once, and no split sees another's values."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -1,3 +1,5 @@
+"""From a history to its forecast: original units, the history's calendar, one series apart from the others."""
+
 from __future__ import annotations
 
 import json
@@ -273,7 +275,10 @@ from stanhop.forecasting.batch import forecast_files
 model, source, output = map(Path, sys.argv[1:])
 forecast_files(model, [source], output)
 heavy = {{"pytorch_lightning", "mlflow", "sktime", "matplotlib", "sympy"}} & set(sys.modules)
-print(json.dumps([seen, written, sorted(heavy)]))
+forecasting = (list(seen), list(written), sorted(heavy))
+from stanhop.forecasting.plots import loss_plot
+loss_plot([1.0, 0.5], [1.0, 0.7])
+print(json.dumps([*forecasting, "matplotlib.pyplot" in sys.modules]))
 """
 
 
@@ -285,8 +290,9 @@ def test_forecasting_opens_no_socket_and_no_pickle_and_imports_nothing_heavy(
     command = [sys.executable, "-W", "error", "-c", SCRIPT, str(bundle_path), str(source), str(output)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
-    seen, written, heavy = json.loads(done.stdout)
+    seen, written, heavy, has_pyplot = json.loads(done.stdout)
     assert seen == []
     assert heavy == []
     assert [path for path in written if not path.startswith(str(output.parent))] == []
     assert output.is_file()
+    assert not has_pyplot  # a plot leaves the global state of matplotlib alone

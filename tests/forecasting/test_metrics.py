@@ -1,3 +1,5 @@
+"""Formulas of the metrics, against slow definitions and another library."""
+
 from __future__ import annotations
 
 import math

@@ -1,3 +1,5 @@
+"""Records of outputs: what is still sound, and what has to be made again."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""Forecasts as tables: columns, time stamps, text that no spreadsheet runs."""
+
 from __future__ import annotations
 
 import csv

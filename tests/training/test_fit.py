@@ -8,6 +8,7 @@ import os
 import random
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 
+from stanhop import storage
 from stanhop.config import DataConfig, ModelConfig, RunConfig, SplitConfig, TrackingConfig, file_layer, resolve
 from stanhop.errors import (
     Code,
@@ -290,6 +292,20 @@ def test_a_crash_keeps_the_last_checkpoint_and_the_resumed_run_ends_the_same(
     assert_same_end(train(tmp_path / "run", resume=True), reference)
 
 
+def test_a_run_that_ended_before_its_first_checkpoint_can_be_started_again(
+    train: Train, tmp_path: Path, reference: FitResult, at_step: AtStep
+) -> None:
+    def crash() -> None:
+        raise ZeroDivisionError("a defect")
+
+    at_step(3, crash)
+    with pytest.raises(ZeroDivisionError):
+        train(tmp_path / "run")
+    with pytest.raises(ModelError, match="there is no checkpoint to go on from"):
+        train(tmp_path / "run", resume=True)
+    assert_same_end(train(tmp_path / "run"), reference)
+
+
 def test_long_epochs_are_saved_in_between(
     train: Train, tmp_path: Path, reference: FitResult, at_step: AtStep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -397,6 +413,14 @@ def test_a_folder_that_is_no_run_is_never_replaced(train: Train, tmp_path: Path)
     with pytest.raises(OutputError, match="is not a folder"):
         train(tmp_path / "file")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "thesis.tex"]
+
+
+def test_a_configuration_that_somebody_put_there_is_not_replaced(train: Train, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("mine")
+    with pytest.raises(OutputError, match="exists already"):
+        train(tmp_path / "run")
+    assert (tmp_path / "run" / "config.yaml").read_text() == "mine"
 
 
 def test_a_folder_in_which_another_process_trains_is_refused(train: Train, tmp_path: Path) -> None:
@@ -550,3 +574,58 @@ def test_a_server_that_is_down_does_not_keep_from_training_and_its_password_is_n
     with pytest.raises(MachineError):
         train(tmp_path / "other", config=remote, require_tracking=True)
     assert not (tmp_path / "other").exists()
+
+
+# --- a disk that fails ------------------------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """Stands in for a process that ends here: nothing may catch it."""
+
+
+class Saboteur:
+    """Fails at one of the calls that change the disk.
+
+    Args:
+        call: Which one, counted from 1.
+        error: With what.
+    """
+
+    def __init__(self, call: int, error: BaseException) -> None:
+        self.calls_left, self.error = call, error
+
+    def wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            self.calls_left -= 1
+            if self.calls_left == 0:
+                raise self.error
+            return function(*arguments, **options)
+
+        return call
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), Killed()], ids=["full", "killed"])
+def test_wherever_a_write_fails_the_resumed_run_ends_the_same(
+    error: BaseException,
+    train: Train,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    reference: FitResult,
+) -> None:
+    call, has_struck = 0, True
+    while has_struck:
+        call += 1
+        run_path, saboteur = tmp_path / str(call), Saboteur(call, error)
+        with monkeypatch.context() as patch, suppress(MachineError, Killed):
+            patch.setattr(storage.os, "fsync", saboteur.wrap(storage.os.fsync))
+            patch.setattr(Path, "replace", saboteur.wrap(Path.replace))
+            patch.setattr(Path, "rename", saboteur.wrap(Path.rename))
+            train(run_path)
+        has_struck = saboteur.calls_left <= 0
+        has_checkpoint = (run_path / "checkpoints" / "manifest.json").exists()
+        is_complete = (run_path / "metrics.json").exists()
+        result = train(run_path, resume=has_checkpoint, overwrite=not has_checkpoint)
+        assert result.was_complete == is_complete
+        assert_same_end(result, reference)
+    assert call > 25, "the saboteur found fewer writes than a training makes"
