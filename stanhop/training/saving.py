@@ -56,15 +56,16 @@ class Saver(Checkpoint):
         """Save if it is time to, or if a signal asks for it."""
         if trainer.is_last_batch:
             return
-        if self._agree(trainer, is_due=time.monotonic() >= self._next_save_s) or self._signals.received is not None:
+        is_due, asked_by = self._agree(trainer, is_due=time.monotonic() >= self._next_save_s)
+        if is_due or asked_by is not None:
             self._save(trainer, is_best=False)
-            self._stop_if_asked(trainer)
+            self._stop_if_asked(trainer, asked_by)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save the epoch, which the journal has written down by now."""
-        self._agree(trainer, is_due=True)
+        _, asked_by = self._agree(trainer, is_due=True)
         self._save(trainer, is_best=self._journal.epochs[-1].is_best)
-        self._stop_if_asked(trainer)
+        self._stop_if_asked(trainer, asked_by)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -90,18 +91,22 @@ class Saver(Checkpoint):
             self._folder.add(path, step=step, is_best=is_best, sha256=self._writer.sha256)
         self._next_save_s = time.monotonic() + INTERVAL_S
 
-    def _stop_if_asked(self, trainer: pl.Trainer) -> None:
-        where = f"after step {trainer.global_step}, in epoch {trainer.current_epoch + 1}"
-        self._signals.stop_if_received(where, can_resume=True)
+    def _stop_if_asked(self, trainer: pl.Trainer, asked_by: signal.Signals | None) -> None:
+        if asked_by is not None:
+            self._signals.received = asked_by
+            where = f"after step {trainer.global_step}, in epoch {trainer.current_epoch + 1}"
+            self._signals.stop_if_received(where, can_resume=True)
 
-    def _agree(self, trainer: pl.Trainer, *, is_due: bool) -> bool:
-        """Whether a save is due, and which signal came, in any of the processes that train together."""
+    def _agree(self, trainer: pl.Trainer, *, is_due: bool) -> tuple[bool, signal.Signals | None]:
+        """Whether a save is due, and which signal came, in any of the processes that train together.
+
+        All must act on this answer alone: one that saved or stopped by itself would wait for the others for ever.
+        """
         if trainer.world_size == 1:
-            return is_due
-        claims = torch.tensor([self._signals.received or 0, is_due], device=trainer.strategy.root_device)
-        number, anywhere_due = torch.as_tensor(trainer.strategy.reduce(claims, reduce_op="max")).tolist()
-        self._signals.received = signal.Signals(number) if number else None
-        return bool(anywhere_due)
+            return is_due, self._signals.received
+        claims = torch.tensor([is_due, self._signals.received or 0], device=trainer.strategy.root_device)
+        is_due_anywhere, number = torch.as_tensor(trainer.strategy.reduce(claims, reduce_op="max")).tolist()
+        return bool(is_due_anywhere), signal.Signals(number) if number else None
 
 
 def random_state() -> dict[str, Any]:

@@ -216,14 +216,12 @@ def test_another_seed_gives_others(train: Train, tmp_path: Path, reference: FitR
 
 
 @pytest.mark.parametrize(
-    ("step", "saved"),
-    [(1, 1), (4, 4), (5, 5), (7, 7), (15, 15)],
+    ("step", "number"),
+    [(1, signal.SIGTERM), (4, signal.SIGTERM), (5, signal.SIGTERM), (7, signal.SIGINT), (15, signal.SIGTERM)],
     ids=["first", "last but one of an epoch", "last of an epoch", "mid-epoch", "last"],
 )
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_the_resumed_run_ends_the_same(
     step: int,
-    saved: int,
     number: signal.Signals,
     train: Train,
     tmp_path: Path,
@@ -231,7 +229,7 @@ def test_a_signal_saves_and_the_resumed_run_ends_the_same(
     signal_at_step: Callable[..., None],
 ) -> None:
     signal_at_step(step, number)
-    with pytest.raises(StoppedError, match=f"{number.name} after step {saved}, in epoch") as caught:
+    with pytest.raises(StoppedError, match=f"{number.name} after step {step}, in epoch") as caught:
         train(tmp_path / "run")
     assert caught.value.exit_code == 128 + number
     assert f"--resume --output {tmp_path / 'run'}" in caught.value.message
@@ -241,7 +239,7 @@ def test_a_signal_saves_and_the_resumed_run_ends_the_same(
 def test_a_run_interrupted_again_and_again_ends_the_same(
     train: Train, tmp_path: Path, reference: FitResult, signal_at_step: Callable[..., None]
 ) -> None:
-    for step in (2, 3, 5, 9, 12):
+    for step in (2, 3, 9):
         signal_at_step(step)
         with pytest.raises(StoppedError):
             train(tmp_path / "run", resume=step > 2)
