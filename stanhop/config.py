@@ -156,7 +156,7 @@ class ModelConfig(Section):
 class TrainConfig(Section):
     """How the network is fitted."""
 
-    max_epochs: PositiveInt = Field(default=6, le=LARGEST_SIZE)
+    max_epochs: PositiveInt = Field(default=5, le=LARGEST_SIZE)
     """Epochs at most; the learning rate falls to its end over them."""
     windows_per_epoch: PositiveInt = Field(default=10_000, le=10**9)
     """Training windows in one epoch at most, drawn anew for each: what bounds an epoch's time on long series."""
