@@ -91,8 +91,7 @@ class ReadOut(nn.Sequential):
     """One linear map from all patches of an encoder level to the horizon, shared by all channels.
 
     Maps ``(batch, channels, patches, model_dim)`` to ``(batch, channels, prediction_length)``. (The published
-    decoder sends learned queries through tandem blocks of their own to each level; this forecast better on
-    the validation rows of ETTh1, see the README, at a fraction of the cost.)
+    decoder sends learned queries through tandem blocks of their own to each level.)
     """
 
     def __init__(self, config: ModelConfig, level: int) -> None:
