@@ -41,7 +41,8 @@ def test_every_command_stands_in_the_readme(words: tuple[str, ...]) -> None:
 def test_every_command_line_in_the_readme_can_be_parsed(line: str) -> None:
     words = [word for word in shlex.split(line, comments=True) if not re.match(r"[A-Z_]+=", word)][1:]
     path = next(path for path in COMMANDS if tuple(words[: len(path)]) == path)
-    COMMANDS[path].make_context(" ".join(path), words[len(path) :])
+    context = COMMANDS[path].make_context(" ".join(path), words[len(path) :])
+    assert not context.args, "every word is taken"
 
 
 def test_there_are_command_lines_in_the_readme() -> None:

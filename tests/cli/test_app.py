@@ -60,7 +60,8 @@ def test_every_example_can_be_parsed(words: tuple[str, ...]) -> None:
     examples = re.findall(r"Example: stanhop (.*)", COMMANDS[words].help)
     for example in examples:
         arguments = example.replace("';'", ";").split()[len(words) :]
-        COMMANDS[words].make_context(" ".join(words), arguments)
+        context = COMMANDS[words].make_context(" ".join(words), arguments)
+        assert not context.args, "every word is taken"
 
 
 def test_the_groups_have_examples_too() -> None:

@@ -52,8 +52,8 @@ def test_names_are_shown_as_text_whatever_they_hold(
 ) -> None:
     series = make_series(59, channels=(name, "b"), series_id=name)
     forecast = Forecaster(make_bundle(channels=(name, "b"))).forecast(series)
-    forecast_plots([(series, forecast), (series, forecast)])
-    forecast_plot(series, forecast)
+    for picture in (forecast_plots([(series, forecast), (series, forecast)]), forecast_plot(series, forecast)):
+        assert picture.startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("frequency", ["h", "15min", "D", "W-SUN", "MS", "YS-JAN"])
@@ -61,7 +61,8 @@ def test_every_frequency_can_be_plotted(
     make_bundle: Callable[..., Bundle], make_series: Callable[..., Series], frequency: str
 ) -> None:
     series = make_series(59, frequency=frequency, channels=("a",))
-    forecast_plot(series, Forecaster(make_bundle(frequency=frequency, channels=("a",))).forecast(series))
+    forecast = Forecaster(make_bundle(frequency=frequency, channels=("a",))).forecast(series)
+    assert forecast_plot(series, forecast).startswith(b"\x89PNG")
 
 
 def test_the_same_forecast_gives_the_same_picture(bundle: Bundle, make_series: Callable[..., Series]) -> None:
