@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 
 from stanhop.config import TrackingConfig
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # before Triton is first imported: kernels then run on a CPU
 
 # A slow machine is no failure; the run as a whole has its time limit.
 settings.register_profile("stanhop", deadline=None)

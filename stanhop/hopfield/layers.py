@@ -97,12 +97,11 @@ class Hopfield(nn.Module):
             no_op=self.separation.no_op,
             clip=self.separation.clip,
             mask=mask,
+            gate=None if self.gate_proj is None else self.gate_proj(query).transpose(-1, -2),
             dropout=self.dropout if self.training else 0.0,
             num_updates=self.num_updates,
         )  # (..., heads, queries, head_dim)
         retrieved = retrieved.transpose(-2, -3)  # (..., queries, heads, head_dim)
-        if self.gate_proj is not None:
-            retrieved = retrieved * self.gate_proj(query).sigmoid().unsqueeze(-1)
         projected: Tensor = self.output_proj(retrieved.flatten(-2))  # (..., queries, model_dim)
         return projected
 

@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from stanhop.errors import Code, ConfigError, quoted
-from stanhop.hopfield import attention
+from stanhop.hopfield import attention, fused
 from stanhop.hopfield.fast_separation import fast_separate
 from stanhop.hopfield.separation import separate
 
-Method = Literal["auto", "definition", "fast"]
+Method = Literal["auto", "definition", "fast", "triton"]
 """``definition`` is the slow way that all others must equal, ``fast`` takes the same steps with the fast separation,
-and ``auto`` is the fastest there is."""
+``triton`` one fused kernel, and ``auto`` is the fastest there is for the tensors at hand."""
 
 
 def retrieve(
@@ -30,6 +30,7 @@ def retrieve(
     beta: float | None = None,
     clip: tuple[float, float] | None = None,
     mask: Tensor | None = None,
+    gate: Tensor | None = None,
     dropout: float = 0.0,
     num_updates: int = 1,
     method: Method = "auto",
@@ -37,7 +38,7 @@ def retrieve(
     r"""Read out the ``values`` of the memories that each query resembles.
 
     .. math:: x \leftarrow \mathrm{weights}(\beta\, x\, memory^T)\, memory, \qquad
-              retrieved = \mathrm{weights}(\beta\, x\, memory^T)\, values
+              retrieved = \sigma(gate)\, \mathrm{weights}(\beta\, x\, memory^T)\, values
 
     The left step is taken ``num_updates`` - 1 times, starting from the query, then the right one once.
 
@@ -51,6 +52,7 @@ def retrieve(
         clip: ``(zeta, eta)`` as in ``Separation.clip``.
         mask: ``(..., memories)``, True where a memory may be retrieved. What the others hold, NaN included, has no
             influence.
+        gate: ``(..., heads, queries)``: logits of the share of each read-out that is let through; all of it if None.
         dropout: Share of the weights that the read-out drops, scaling up the rest; for training only.
         num_updates: How often the retrieval dynamics is applied, at least 1.
         method: How to compute.
@@ -59,21 +61,23 @@ def retrieve(
         ``(..., heads, queries, values_dim)``; 0 for a query whose memories are all masked.
 
     Raises:
-        ConfigError: alpha, num_updates or method is outside of what is said above.
+        ConfigError: alpha, num_updates or method is outside of what is said above, or ``triton`` does not take these
+            tensors.
 
-    Source: Hu et al. 2024, arXiv:2404.03828, and Wu et al. 2024, arXiv:2312.17346: their retrieval dynamics.
+    Source: Hu et al. 2024, arXiv:2404.03828, and Wu et al. 2024, arXiv:2312.17346: their retrieval dynamics. Gate:
+    Bondarenko et al. 2023, arXiv:2306.12929.
     """
     rule = _rule(query, alpha=alpha, no_op=no_op, beta=beta, clip=clip, mask=mask, method=method)
-    memory, values = _without_masked(memory, mask), _without_masked(values, mask)
     if _is_shared(query, memory, values, mask):
         rows = query.movedim(-3, 0)  # (heads, ..., queries, head_dim)
         memory, values = memory.reshape(memory.shape[-3:]), values.reshape(values.shape[-3:])
+        row_gate = None if gate is None else gate.movedim(-2, 0).flatten(1)  # (heads, batch * queries)
         state = _updated(rows.flatten(1, -2), memory, rule, num_updates=num_updates - 1)
-        retrieved = _read_out(state, memory, values, rule, dropout=dropout)  # (heads, batch * queries, values_dim)
-        unfolded: Tensor = retrieved.unflatten(1, rows.shape[1:-1])
+        retrieved = _read_out(state, memory, values, rule, gate=row_gate, dropout=dropout)
+        unfolded: Tensor = retrieved.unflatten(1, rows.shape[1:-1])  # (heads, ..., queries, values_dim)
         return unfolded.movedim(0, -3)
     state = _updated(query, memory, rule, num_updates=num_updates - 1)
-    return _read_out(state, memory, values, rule, dropout=dropout)
+    return _read_out(state, memory, values, rule, gate=gate, dropout=dropout)
 
 
 def retrieval_weights(
@@ -88,13 +92,13 @@ def retrieval_weights(
     num_updates: int = 1,
     method: Method = "auto",
 ) -> Tensor:
-    """The share of each memory in what ``retrieve`` reads out, ``(..., heads, queries, memories)``.
+    """The share of each memory in what ``retrieve`` reads out, ``(..., heads, queries, memories)``, before the gate.
 
     The arguments are those of ``retrieve``.
     """
     rule = _rule(query, alpha=alpha, no_op=no_op, beta=beta, clip=clip, mask=mask, method=method)
-    memory = _without_masked(memory, mask)
-    return _weights(_updated(query, memory, rule, num_updates=num_updates - 1), memory, rule)
+    state = _updated(query, memory, rule, num_updates=num_updates - 1)
+    return _weights(state, _without_masked(memory, mask), rule)
 
 
 def energy(state: Tensor, memory: Tensor, *, alpha: float | Tensor, no_op: bool, beta: float | None = None) -> Tensor:
@@ -169,17 +173,28 @@ def _updated(state: Tensor, memory: Tensor, rule: _Rule, *, num_updates: int) ->
     if num_updates < 0:
         raise ConfigError(Code.CONFIG, f"retrieve: num_updates ({num_updates + 1}) must be at least 1")
     for _ in range(num_updates):
-        state = _read_out(state, memory, memory, rule, dropout=0.0)
+        state = _read_out(state, memory, memory, rule, gate=None, dropout=0.0)
     return state
 
 
-def _read_out(state: Tensor, memory: Tensor, values: Tensor, rule: _Rule, *, dropout: float) -> Tensor:
+def _read_out(
+    state: Tensor, memory: Tensor, values: Tensor, rule: _Rule, *, gate: Tensor | None, dropout: float
+) -> Tensor:
     """One retrieval, by the best way there is for it."""
+    if rule.method in ("auto", "triton") and fused.serves(state, memory, values, is_required=rule.method == "triton"):
+        return fused.read_out(
+            state, memory, values,
+            alpha=rule.alpha, no_op=rule.no_op, beta=rule.beta, clip=rule.clip, mask=rule.mask,
+            gate=gate, dropout=dropout,
+        )  # fmt: skip
+    memory, values = _without_masked(memory, rule.mask), _without_masked(values, rule.mask)
     is_plain = rule.clip is None and rule.mask is None and dropout == 0
     if rule.method == "auto" and is_plain and attention.suits(state, memory, values, alpha=rule.alpha):
-        return attention.attend(state, memory, values, no_op=rule.no_op, beta=rule.beta)
-    weights = _weights(state, memory, rule)
-    return (functional.dropout(weights, dropout) if dropout else weights) @ values
+        retrieved = attention.attend(state, memory, values, no_op=rule.no_op, beta=rule.beta)
+    else:
+        weights = _weights(state, memory, rule)
+        retrieved = (functional.dropout(weights, dropout) if dropout else weights) @ values
+    return retrieved if gate is None else retrieved * gate.sigmoid().unsqueeze(-1)
 
 
 def _weights(state: Tensor, memory: Tensor, rule: _Rule) -> Tensor:

@@ -245,7 +245,10 @@ def test_retrieval_never_raises_the_energy(tolerance, alpha, no_op, beta, scale,
     [
         ({"alpha": 2.5}, r"alpha \(2.5\) must lie in \[1, 2\]"),
         ({"alpha": 1.0, "num_updates": 0}, r"num_updates \(0\) must be at least 1"),
-        ({"alpha": 1.0, "method": "fasst"}, r"method \('fasst'\) must be one of \('auto', 'definition', 'fast'\)"),
+        (
+            {"alpha": 1.0, "method": "fasst"},
+            r"method \('fasst'\) must be one of \('auto', 'definition', 'fast', 'triton'\)",
+        ),
     ],
 )
 def test_arguments_out_of_range_are_refused(arguments, problem, query, memory, values) -> None:

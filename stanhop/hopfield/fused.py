@@ -1,0 +1,110 @@
+"""Retrieval by the Triton kernels: whether they can serve the tensors at hand, and how these are handed over.
+
+The kernels are imported when a CUDA tensor first comes by, so that everything else works where Triton is not installed.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+
+import torch
+from torch import Tensor
+
+from stanhop.errors import Code, ConfigError
+
+logger = logging.getLogger(__name__)
+
+SMALLEST_CAPABILITY = (8, 0)
+"""Compute capability from which a GPU has bfloat16 and TF32 products."""
+
+
+def serves(query: Tensor, memory: Tensor, values: Tensor, *, is_required: bool = False) -> bool:
+    """Whether the kernels take these tensors, whose shapes are those of ``retrieve``.
+
+    Args:
+        query: As in ``retrieve``.
+        memory: As in ``retrieve``.
+        values: As in ``retrieve``.
+        is_required: Whether no other way will do: then Triton's interpreter counts as well (``TRITON_INTERPRET=1``),
+            which runs on a CPU and is for tests.
+
+    Raises:
+        ConfigError: they are required and do not.
+    """
+    is_in_interpreter = is_required and os.environ.get("TRITON_INTERPRET") == "1"
+    reason = None if is_in_interpreter else unusable_because(query.device)
+    if reason is None:
+        from stanhop import kernels
+
+        reason = kernels.refusal(*_with_one_batch_axis(query, memory, values))
+    if is_required and reason is not None:
+        raise ConfigError(Code.CONFIG, f"retrieve: method triton cannot serve: {reason}", fix="use method auto")
+    return reason is None
+
+
+def read_out(
+    query: Tensor,
+    memory: Tensor,
+    values: Tensor,
+    *,
+    alpha: float | Tensor,
+    no_op: bool,
+    beta: float,
+    clip: tuple[float, float] | None,
+    mask: Tensor | None,
+    gate: Tensor | None,
+    dropout: float,
+) -> Tensor:
+    """One update of ``retrieve`` in one kernel; the arguments are as there, ``alpha`` broadcasting over the heads."""
+    from stanhop import kernels
+
+    batch = torch.broadcast_shapes(query.shape[:-3], memory.shape[:-3], values.shape[:-3])
+    retrieved = kernels.retrieve(
+        *_with_one_batch_axis(query, memory, values),
+        alpha=alpha.flatten() if isinstance(alpha, Tensor) else alpha,
+        no_op=no_op,
+        beta=beta,
+        clip=clip,
+        mask=None if mask is None else mask.expand(*batch, -1).reshape(-1, mask.shape[-1]),
+        gate=None if gate is None else gate.expand(*batch, -1, -1).reshape(-1, *gate.shape[-2:]),
+        dropout=dropout,
+    )
+    return retrieved.unflatten(0, batch) if batch else retrieved.squeeze(0)
+
+
+def unusable_because(device: torch.device) -> str | None:
+    """Why the kernels do not run on ``device``, or None if they do; tried out once a device."""
+    if device.type != "cuda":
+        return f"the tensors are on a {device.type.upper()} device, the kernels need CUDA"
+    reason: str | None = _unusable_on_cuda(device.index or 0)
+    return reason
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch leaves it untyped
+@functools.cache
+def _unusable_on_cuda(index: int) -> str | None:
+    """Run a small retrieval there and back; what goes wrong is said once, and torch serves from then on."""
+    if torch.cuda.get_device_capability(index) < SMALLEST_CAPABILITY:
+        return f"compute capability {torch.cuda.get_device_capability(index)} is below {SMALLEST_CAPABILITY}"
+    try:
+        from stanhop import kernels
+
+        with torch.enable_grad(), torch.cuda.device(index):
+            patterns = torch.ones(1, 1, 3, 16, device="cuda", requires_grad=True)
+            kernels.retrieve(patterns, patterns, patterns, alpha=1.0, no_op=True).sum().backward()
+            torch.cuda.synchronize()
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except Exception as problem:
+        reason = f"they do not work here: {type(problem).__name__}: {problem}".splitlines()[0]
+        logger.warning("Triton kernels are left unused, torch takes over: %s", reason)
+        return reason
+    return None
+
+
+def _with_one_batch_axis(*patterns: Tensor) -> tuple[Tensor, ...]:
+    """Patterns ``(..., heads, length, features)`` as ``(batch, heads, length, features)``, broadcast, not copied."""
+    batch = torch.broadcast_shapes(*(each.shape[:-3] for each in patterns))
+    return tuple(each.expand(*batch, *each.shape[-3:]).reshape(-1, *each.shape[-3:]) for each in patterns)

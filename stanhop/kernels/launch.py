@@ -1,0 +1,269 @@
+"""Allocate and launch: the kernels as plain functions of tensors, forward and backward, without autograd."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from stanhop.kernels.looped import looped_backward_memories, looped_backward_queries, looped_forward
+from stanhop.kernels.plan import Plan, backward_plan, forward_plan, num_chunks
+from stanhop.kernels.resident import resident_backward, resident_forward
+
+COMPILER_OPTIONS = {"enable_fp_fusion": True}
+"""Pinned, since Triton's default changes with its version; the weights' accuracy was measured with fused products."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How to retrieve: all but the tensors.
+
+    Args:
+        kind: ``softmax``, ``entmax15``, ``sparsemax``, or ``entmax`` with an alpha a head.
+        no_op: Whether a memory of score 0 and value 0 competes.
+        beta: Inverse temperature.
+        clip: ``(zeta, eta)``: weights are stretched to [-zeta / memories that count, eta] and clipped to [0, 1].
+        dropout: Share of the weights dropped.
+    """
+
+    kind: str
+    no_op: bool
+    beta: float
+    clip: tuple[float, float] | None
+    dropout: float
+
+    @property
+    def is_plain_softmax(self) -> bool:
+        """Whether one pass over looped memories suffices."""
+        return self.kind == "softmax" and self.clip is None
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """What a kernel reads.
+
+    Args:
+        query: (batch, heads, queries, head_dim).
+        memory: (batch, heads, memories, head_dim).
+        values: (batch, heads, memories, values_dim).
+        alpha: (heads,), or None.
+        mask: (batch, memories), or None.
+        gate: (batch, heads, queries), or None.
+        seed: (1,), int64, or None.
+    """
+
+    query: Tensor
+    memory: Tensor
+    values: Tensor
+    alpha: Tensor | None
+    mask: Tensor | None
+    gate: Tensor | None
+    seed: Tensor | None
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Gradients of what a kernel reads, None where there was nothing to differentiate by."""
+
+    query: Tensor
+    memory: Tensor
+    values: Tensor
+    alpha: Tensor | None
+    gate: Tensor | None
+
+
+def output_like(query: Tensor, values: Tensor) -> Tensor:
+    """An uninitialised (batch, heads, queries, values_dim), the heads of a query side by side, ready to be joined."""
+    batch, heads, num_queries, _ = query.shape
+    return query.new_empty(batch, num_queries, heads, values.shape[-1]).transpose(1, 2)
+
+
+def statistics_like(query: Tensor) -> Tensor:
+    """An uninitialised float32 (2, batch, heads, queries): pivot and threshold of each query."""
+    return query.new_empty(2, *query.shape[:3], dtype=torch.float32)
+
+
+def gradient_like(patterns: Tensor) -> Tensor:
+    """An uninitialised gradient of ``patterns``, with all its entries even where ``patterns`` is expanded."""
+    return torch.empty(patterns.shape, dtype=patterns.dtype, device=patterns.device)
+
+
+def launch_forward(tensors: Tensors, rule: Rule) -> tuple[Tensor, Tensor]:
+    """The read-out (batch, heads, queries, values_dim), and pivot and threshold of each query."""
+    query, values = tensors.query, tensors.values
+    plan = _plan(forward_plan, tensors)
+    retrieved, statistics = output_like(query, values), statistics_like(query)
+    num_blocks = triton.cdiv(query.shape[2], plan.query_block)
+    num_pairs = query.shape[0] * query.shape[1]
+    if num_pairs * num_blocks == 0:
+        return retrieved, statistics
+    written = (retrieved, _strides(retrieved), statistics[0], statistics[1])
+    if plan.is_resident:
+        chunks = num_chunks(num_pairs, num_blocks)
+        resident_forward[(num_pairs * chunks,)](
+            *_read(tensors), *written, *_sizes(tensors), chunks, triton.cdiv(num_blocks, chunks),
+            *_numbers(rule), **_constants(tensors, rule, plan),
+        )  # fmt: skip
+    else:
+        looped_forward[(num_pairs * num_blocks,)](
+            *_read(tensors), *written, *_sizes(tensors), num_blocks,
+            *_numbers(rule), **_constants(tensors, rule, plan),
+        )  # fmt: skip
+    return retrieved, statistics
+
+
+def launch_backward(
+    tensors: Tensors, rule: Rule, retrieved: Tensor | None, retrieved_grad: Tensor, statistics: Tensor, *,
+    learns_alpha: bool,
+) -> Gradients:  # fmt: skip
+    """Gradients, given that of the read-out; ``retrieved`` is needed where ``needs_retrieved`` says so."""
+    plan = _plan(backward_plan, tensors)
+    query, memory = tensors.query, tensors.memory
+    num_pairs = query.shape[0] * query.shape[1]
+    num_blocks = triton.cdiv(query.shape[2], plan.query_block)
+    if num_pairs * num_blocks == 0:
+        return _no_gradients(tensors, learns_alpha=learns_alpha)
+    retrieved_grad = with_dense_features(retrieved_grad)
+    query_grad = gradient_like(query)
+    gate_grad = None if tensors.gate is None else torch.empty(query.shape[:3], dtype=torch.float32, device=query.device)
+    from_gradient = (retrieved_grad, _strides(retrieved_grad), statistics[0], statistics[1])
+    numbers, constants = _numbers(rule), _constants(tensors, rule, plan)
+    if plan.is_resident:
+        chunks = num_chunks(num_pairs, num_blocks)
+        memory_grad, values_grad = _shares(memory, chunks), _shares(tensors.values, chunks)
+        alpha_grad = _alpha_shares(query, chunks) if learns_alpha else None
+        resident_backward[(num_pairs * chunks,)](
+            *_read(tensors), *from_gradient, query_grad, _strides(query_grad),
+            memory_grad, _share_strides(memory_grad), values_grad, _share_strides(values_grad), gate_grad, alpha_grad,
+            *_sizes(tensors), chunks, triton.cdiv(num_blocks, chunks), num_pairs, *numbers,
+            LEARNS_ALPHA=learns_alpha, **constants,
+        )  # fmt: skip
+    else:
+        retrieved = query if retrieved is None else retrieved  # not read then
+        deltas = torch.empty_like(statistics[0])
+        alpha_grad = _alpha_shares(query, num_blocks) if learns_alpha else None
+        looped_backward_queries[(num_pairs * num_blocks,)](
+            *_read(tensors), retrieved, _strides(retrieved), *from_gradient,
+            query_grad, _strides(query_grad), gate_grad, alpha_grad, deltas,
+            *_sizes(tensors), num_blocks, num_pairs, *numbers, LEARNS_ALPHA=learns_alpha, **constants,
+        )  # fmt: skip
+        memory_blocks = triton.cdiv(memory.shape[2], plan.memory_block)
+        chunks = num_chunks(num_pairs * memory_blocks, num_blocks)
+        memory_grad, values_grad = _shares(memory, chunks), _shares(tensors.values, chunks)
+        looped_backward_memories[(num_pairs * memory_blocks * chunks,)](
+            *_read(tensors), *from_gradient, deltas,
+            memory_grad, _share_strides(memory_grad), values_grad, _share_strides(values_grad),
+            *_sizes(tensors), memory_blocks, chunks, triton.cdiv(num_blocks, chunks), *numbers, **constants,
+        )  # fmt: skip
+    return Gradients(
+        query=query_grad,
+        memory=_sum_of_shares(memory_grad, memory.dtype),
+        values=_sum_of_shares(values_grad, tensors.values.dtype),
+        alpha=None if alpha_grad is None else alpha_grad.sum(dim=(0, 1)),
+        gate=None if gate_grad is None or tensors.gate is None else gate_grad.to(tensors.gate.dtype),
+    )
+
+
+def needs_retrieved(tensors: Tensors, rule: Rule) -> bool:
+    """Whether the backward pass reads the read-out again."""
+    return rule.is_plain_softmax and not _plan(backward_plan, tensors).is_resident
+
+
+def with_dense_features(patterns: Tensor) -> Tensor:
+    """``patterns`` with the features of a row side by side, copied if they are not."""
+    return patterns if patterns.stride(-1) == 1 else patterns.contiguous()
+
+
+def _plan(plan: Any, tensors: Tensors) -> Plan:
+    query, memory, values = tensors.query, tensors.memory, tensors.values
+    planned: Plan = plan(
+        query.shape[2], memory.shape[2], query.shape[3], values.shape[3], itemsize=query.element_size()
+    )
+    return planned
+
+
+def _read(tensors: Tensors) -> tuple[Any, ...]:
+    """What every kernel reads, in the order of its arguments."""
+    patterns = [(each, _strides(each)) for each in (tensors.query, tensors.memory, tensors.values)]
+    mask = (tensors.mask, (0, 0) if tensors.mask is None else tensors.mask.stride())
+    gate = (tensors.gate, (0, 0, 0) if tensors.gate is None else tensors.gate.stride())
+    return (*patterns[0], *patterns[1], *patterns[2], tensors.alpha, *mask, *gate, tensors.seed)
+
+
+def _sizes(tensors: Tensors) -> tuple[int, int, int]:
+    return tensors.query.shape[1], tensors.query.shape[2], tensors.memory.shape[2]
+
+
+def _numbers(rule: Rule) -> tuple[float, float, float, float]:
+    zeta, eta = rule.clip or (0.0, 1.0)
+    return rule.beta, zeta, eta, rule.dropout
+
+
+def _constants(tensors: Tensors, rule: Rule, plan: Plan) -> dict[str, Any]:
+    """What a kernel is specialised on."""
+    on_device = tensors.query.is_cuda
+    return {
+        "KIND": rule.kind,
+        "NO_OP": rule.no_op,
+        "CLIP": rule.clip is not None,
+        "MASKED": tensors.mask is not None,
+        "GATED": tensors.gate is not None,
+        "DROPOUT": rule.dropout > 0,
+        "HEAD_DIM": tensors.query.shape[3],
+        "VALUES_DIM": tensors.values.shape[3],
+        "HEAD_BLOCK": plan.head_block,
+        "VALUES_BLOCK": plan.values_block,
+        "QUERY_BLOCK": plan.query_block,
+        "MEMORY_BLOCK": plan.memory_block,
+        "PRECISION": _precision(tensors.query),
+        "ON_DEVICE": on_device,
+        "num_warps": plan.num_warps,
+        "num_stages": 1 if plan.is_resident else 2,
+        **COMPILER_OPTIONS,
+    }
+
+
+def _precision(query: Tensor) -> str:
+    """How float32 products are taken: in three passes of TF32, or one if torch's own may be."""
+    if not query.is_cuda:
+        return "ieee"
+    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
+
+
+def _strides(patterns: Tensor) -> tuple[int, int, int]:
+    batch, head, row, _ = patterns.stride()
+    return batch, head, row
+
+
+def _shares(patterns: Tensor, chunks: int) -> Tensor:
+    """Room for each chunk's share of a gradient, (chunks, batch, heads, length, features)."""
+    dtype = patterns.dtype if chunks == 1 else torch.float32
+    return torch.empty(chunks, *patterns.shape, dtype=dtype, device=patterns.device)
+
+
+def _share_strides(shares: Tensor) -> tuple[int, int, int, int]:
+    chunk, batch, head, row, _ = shares.stride()
+    return batch, head, row, chunk
+
+
+def _sum_of_shares(shares: Tensor, dtype: torch.dtype) -> Tensor:
+    return shares[0] if len(shares) == 1 else shares.sum(dim=0).to(dtype)
+
+
+def _alpha_shares(query: Tensor, chunks: int) -> Tensor:
+    """Room for each chunk's share of the gradient by alpha, (chunks, batch, heads)."""
+    return torch.empty(chunks, *query.shape[:2], dtype=torch.float32, device=query.device)
+
+
+def _no_gradients(tensors: Tensors, *, learns_alpha: bool) -> Gradients:
+    alpha, gate = tensors.alpha, tensors.gate
+    return Gradients(
+        query=torch.zeros_like(tensors.query),
+        memory=torch.zeros_like(tensors.memory),
+        values=torch.zeros_like(tensors.values),
+        alpha=torch.zeros(alpha.shape, device=alpha.device) if learns_alpha and alpha is not None else None,
+        gate=None if gate is None else torch.zeros_like(gate),
+    )

@@ -1,0 +1,179 @@
+"""Separation of a tile of scores, as device functions: threshold, weights, slopes, and the derivative by alpha.
+
+A tile holds some rows (queries) and memories; ``differences`` d are its scores less each row's pivot m, the largest
+score, in which the no-op memory (score 0, difference -m) takes part. With a = alpha - 1 one number a row, the
+threshold t, gives every weight:
+
+    v = [1 + a (d - t)]_+      weight = v ** (1 / a)      slope = v ** (1 / a - 1)      a -> 0: both exp(d - t)
+
+The threshold at which weights sum to 1 is found by Newton's method on ``sum ** a``, which is convex in it, so that the
+steps rise monotonically from t = 0 to the root: log-sum-exp in one step as a goes to 0, the finite iteration known for
+sparsemax at a = 1.
+
+``KIND`` names the case: ``softmax`` (a = 0), ``entmax15`` (a = 1/2) and ``sparsemax`` (a = 1) need no powers,
+``entmax`` takes any a in [0, 1]. ``ON_DEVICE`` is False in the interpreter, which knows no hardware instruction.
+
+Source: alpha-entmax, Peters et al. 2019, arXiv:1905.05702; its derivative by alpha, Correia et al. 2019,
+arXiv:1909.00015; Softmax_1, Hu et al. 2024, arXiv:2404.03828. The iteration, and a derivative by alpha that does not
+cancel as alpha goes to 1, are ours (``stanhop/hopfield/fast_separation.py``).
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+SMALLEST_A = tl.constexpr(2.5e-7)
+"""Below, weights are those of a = 0 to the last digit of a float32."""
+NEGLIGIBLE = tl.constexpr(-1e30)
+"""A difference this low has weight 0; -inf would turn into NaN where it meets 0."""
+MAX_STEPS = tl.constexpr(16)
+"""Newton steps at most: 1 to 5 serve short rows, long flat ones need the most."""
+
+
+@triton.jit
+def sharpness(alpha, head, KIND: tl.constexpr):
+    """The a = alpha - 1 of a head; ``entmax`` reads it, and keeps it off 0, for which its powers have no value."""
+    if KIND == "softmax":
+        return 0.0
+    elif KIND == "entmax15":  # noqa: RET505 - a trailing return would be compiled, too
+        return 0.5
+    elif KIND == "sparsemax":
+        return 1.0
+    else:
+        return tl.maximum(tl.load(alpha + head).to(tl.float32) - 1.0, SMALLEST_A)
+
+
+@triton.jit
+def pivot(scores, NO_OP: tl.constexpr):
+    """Largest score of each row, the no-op's 0 among them; 0 for a row without memories."""
+    largest = tl.max(scores, axis=1)
+    if NO_OP:
+        return tl.maximum(largest, 0.0)
+    else:  # noqa: RET505 - a trailing return would be compiled, too
+        return tl.where(largest == -float("inf"), 0.0, largest)
+
+
+@triton.jit
+def differences(scores, pivots):
+    """Scores less their row's pivot; a NaN stays one."""
+    return tl.maximum(scores - pivots[:, None], NEGLIGIBLE, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def _hardware_log2(x):
+    """Within 2 ** -22 of log2: good enough to approach the threshold, not for the weights themselves."""
+    return tl.inline_asm_elementwise("lg2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
+
+
+@triton.jit
+def _log1p(y):
+    """log(1 + y) for y >= -1; 1 + y alone would round a small y away (Kahan's correction)."""
+    rounded = 1.0 + y
+    return tl.where(rounded == 1.0, y, tl.log(rounded) * (y / (rounded - 1.0)))
+
+
+@triton.jit
+def weights_and_slopes(d, t, a, KIND: tl.constexpr):
+    """Weights and slopes of differences ``d`` at threshold ``t``, exact to rounding; 0 off the support."""
+    if KIND == "softmax":
+        weights = tl.exp(d - t)
+        slopes = weights
+    else:
+        y = tl.maximum(a * (d - t), -1.0, propagate_nan=tl.PropagateNan.ALL)
+        v = 1.0 + y
+        if KIND == "sparsemax":
+            slopes = tl.where(v > 0, 1.0, 0.0)
+        elif KIND == "entmax15":
+            slopes = v
+        else:
+            slopes = tl.where(v > 0, tl.exp((1.0 / a - 1.0) * _log1p(y)), 0.0)
+        weights = slopes * v
+    return weights, slopes
+
+
+@triton.jit
+def _approximate(d, t, a, KIND: tl.constexpr, ON_DEVICE: tl.constexpr):
+    """``weights_and_slopes`` at less cost and with an error that the next Newton step makes good."""
+    if KIND == "entmax" and ON_DEVICE:
+        v = tl.maximum(1.0 + a * (d - t), 0.0, propagate_nan=tl.PropagateNan.ALL)
+        slopes = tl.where(v > 0, tl.exp2((1.0 / a - 1.0) * _hardware_log2(v)), 0.0)
+        weights = slopes * v
+    else:
+        weights, slopes = weights_and_slopes(d, t, a, KIND)
+    return weights, slopes
+
+
+@triton.jit
+def sums(d, t, a, KIND: tl.constexpr, EXACT: tl.constexpr, ON_DEVICE: tl.constexpr):
+    """Sum of each row's weights and of its slopes at threshold ``t``; ``EXACT`` or nearly so."""
+    if EXACT:
+        weights, slopes = weights_and_slopes(d, t[:, None], a, KIND)
+    else:
+        weights, slopes = _approximate(d, t[:, None], a, KIND, ON_DEVICE)
+    return tl.sum(weights, axis=1), tl.sum(slopes, axis=1)
+
+
+@triton.jit
+def with_no_op(total, slope, pivots, t, a, KIND: tl.constexpr, NO_OP: tl.constexpr):
+    """Both sums with the no-op memory's share, if there is one: its difference is -pivot."""
+    if NO_OP:
+        no_op_weight, no_op_slope = weights_and_slopes(-pivots, t, a, KIND)
+        total, slope = total + no_op_weight, slope + no_op_slope
+    return total, slope
+
+
+@triton.jit
+def newton_step(t, total, slope, a):
+    """The next threshold, given the sums at ``t``; unchanged in a row without memories, whose sums are 0."""
+    is_empty = total == 0.0
+    z = a * tl.log(tl.where(is_empty, 1.0, total))
+    series = z * (1.0 - z * (1 / 2 - z * (1 / 6 - z * (1 / 24 - z / 120))))
+    shrink = tl.where(tl.abs(z) < 0.25, series, 1.0 - tl.exp(-z))  # 1 - total ** -a
+    step = total * shrink / (a * tl.where(is_empty, 1.0, slope))
+    return tl.maximum(t + step, 0.0, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def has_converged(total, a):
+    """Whether all rows sum to 1 but for what rounding 1 + a d costs; a row that is empty or NaN does not count."""
+    excess = tl.where(total > 0.0, tl.abs(total - 1.0), 0.0)
+    return tl.max(excess, axis=0) <= 1e-6 + 1e-7 / a
+
+
+@triton.jit
+def threshold(d, pivots, a, KIND: tl.constexpr, NO_OP: tl.constexpr, ON_DEVICE: tl.constexpr):
+    """The threshold of each row of a tile that holds all its memories, so exact that weights need no normalising."""
+    t = tl.zeros_like(pivots)
+    total, slope = sums(d, t, a, KIND, False, ON_DEVICE)
+    total, slope = with_no_op(total, slope, pivots, t, a, KIND, NO_OP)
+    if KIND == "softmax":
+        t = tl.log(tl.where(total == 0.0, 1.0, total))
+    else:
+        step = 0
+        done = has_converged(total, a)
+        while (step < MAX_STEPS) & (done == 0):
+            t = newton_step(t, total, slope, a)
+            total, slope = sums(d, t, a, KIND, False, ON_DEVICE)
+            total, slope = with_no_op(total, slope, pivots, t, a, KIND, NO_OP)
+            done = has_converged(total, a)
+            step += 1
+        total, slope = sums(d, t, a, KIND, True, ON_DEVICE)
+        total, slope = with_no_op(total, slope, pivots, t, a, KIND, NO_OP)
+        t = newton_step(t, total, slope, a)
+    return t
+
+
+@triton.jit
+def alpha_slope(weights, slopes, a):
+    """psi: minus the derivative of weights by alpha at a fixed threshold, 0 off the support.
+
+    psi = p (exp(x) - 1 - x) / a ** 2 with x = -a log(p); as a series near x = 0, where the terms cancel.
+    """
+    log_weights = tl.log(tl.where(weights > 0, weights, 1.0))
+    x = -a * log_weights
+    series = 1 / 5040 + x * (1 / 40320 + x * (1 / 362880))
+    series = 1 / 2 + x * (1 / 6 + x * (1 / 24 + x * (1 / 120 + x * (1 / 720 + x * series))))
+    near = weights * log_weights * log_weights * series
+    far = (slopes - weights - weights * x) / (a * a)  # slope = p exp(x)
+    return tl.where(x < 0.5, near, far)

@@ -1,0 +1,134 @@
+"""Compile kernels for GPUs that are not here, and ask the assembler what they take.
+
+Run as a program in a process of its own, without ``TRITON_INTERPRET``: a JSON list of cases on standard input, one JSON
+line a kernel on standard output. What is compiled is what would be launched: the launching functions run on meta
+tensors, and a recorder takes the place of each kernel.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+
+from stanhop.kernels import launch
+from stanhop.kernels.launch import Rule, Tensors
+
+KERNELS = (
+    "resident_forward",
+    "looped_forward",
+    "resident_backward",
+    "looped_backward_queries",
+    "looped_backward_memories",
+)
+DTYPES = {
+    torch.float32: "*fp32",
+    torch.float16: "*fp16",
+    torch.bfloat16: "*bf16",
+    torch.bool: "*i1",
+    torch.int64: "*i64",
+}
+CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+OPTIONS = ("num_warps", "num_stages", "enable_fp_fusion")
+
+
+class Recorder:
+    """Stands for a kernel: keeps what it would be launched with."""
+
+    def __init__(self, kernel: Any) -> None:
+        self.kernel = kernel
+        self.calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Any:
+        return lambda *arguments, **constants: self.calls.append((arguments, constants))
+
+
+def recorded(case: dict[str, Any]) -> Iterator[tuple[str, Any, tuple[Any, ...], dict[str, Any]]]:
+    """Each launch that the case makes, forward and backward."""
+    dtype = getattr(torch, case["dtype"])
+    batch, heads = 8, 4
+    sizes = [case["num_queries"], case["num_memories"], case["num_memories"]]
+    dims = [case["head_dim"], case["head_dim"], case.get("values_dim", case["head_dim"])]
+    patterns = [
+        torch.empty(batch, size, heads, dim, dtype=dtype, device="meta").transpose(1, 2)
+        for size, dim in zip(sizes, dims, strict=True)
+    ]
+    kind = case["kind"]
+    tensors = Tensors(
+        *patterns,
+        alpha=torch.empty(heads, device="meta") if kind == "entmax" else None,
+        mask=torch.empty(batch, sizes[1], dtype=torch.bool, device="meta") if case.get("masked") else None,
+        gate=torch.empty(batch, heads, sizes[0], dtype=dtype, device="meta") if case.get("gated") else None,
+        seed=torch.empty(1, dtype=torch.int64, device="meta") if case.get("dropout") else None,
+    )
+    clip = (0.25, 1.1) if case.get("clip") else None
+    rule = Rule(kind=kind, no_op=case["no_op"], beta=0.125, clip=clip, dropout=0.1 if case.get("dropout") else 0.0)
+    recorders = {name: Recorder(getattr(launch, name)) for name in KERNELS}
+    with mock.patch.multiple(launch, **recorders):
+        retrieved, statistics = launch.launch_forward(tensors, rule)
+        grad = torch.empty_like(retrieved)
+        launch.launch_backward(tensors, rule, retrieved, grad, statistics, learns_alpha=kind == "entmax")
+    for name, recorder in recorders.items():
+        for arguments, constants in recorder.calls:
+            precision = "ieee" if dtype != torch.float32 else "tf32x3"
+            yield name, recorder.kernel, arguments, constants | {"ON_DEVICE": True, "PRECISION": precision}
+
+
+def compiled(kernel: Any, arguments: tuple[Any, ...], constants: dict[str, Any], capability: int) -> Any:
+    """The kernel for the given compute capability, its pointers and sizes divisible by 16 as torch's usually are."""
+    options = {name: constants.pop(name) for name in OPTIONS}
+    signature: dict[str, Any] = {}
+    fixed: dict[str, Any] = dict(constants)
+    attributes: dict[tuple[int, ...], Any] = {}
+    for index, (name, argument) in enumerate(zip(kernel.arg_names, arguments, strict=False)):
+        if argument is None:
+            signature[name], fixed[name] = "constexpr", None
+        elif isinstance(argument, torch.Tensor):
+            signature[name] = DTYPES[argument.dtype]
+            attributes[index,] = [["tt.divisibility", 16]]
+        elif isinstance(argument, tuple):
+            signature[name] = ("i32",) * len(argument)
+            for position, stride in enumerate(argument):
+                if stride % 16 == 0:
+                    attributes[index, position] = [["tt.divisibility", 16]]
+        else:
+            signature[name] = "fp32" if isinstance(argument, float) else "i32"
+    signature |= dict.fromkeys(constants, "constexpr")
+    source = triton.compiler.ASTSource(fn=kernel, signature=signature, constexprs=fixed, attrs=attributes)
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+
+
+def resources(binary: Any) -> dict[str, int]:
+    """Registers a thread, bytes spilled a thread, and bytes of shared memory a program."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(binary.asm["cubin"])
+        file.flush()
+        report = subprocess.run(
+            [CUOBJDUMP, "-res-usage", file.name], check=True, capture_output=True, text=True, timeout=60
+        ).stdout
+    usage = re.search(r"REG:(\d+) STACK:(\d+)", report)
+    assert usage is not None, report
+    return {"registers": int(usage[1]), "spilled": int(usage[2]), "shared": binary.metadata.shared}
+
+
+def main() -> None:
+    """Compile every kernel of every case on standard input."""
+    for case in json.load(sys.stdin):
+        for name, kernel, arguments, constants in recorded(case):
+            plan = {key: constants[key] for key in ("QUERY_BLOCK", "MEMORY_BLOCK", "num_warps")}
+            usage = resources(compiled(kernel, arguments, constants, case.get("capability", 90)))
+            print(json.dumps({"case": case, "kernel": name, **plan, **usage}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
