@@ -167,7 +167,7 @@ def writes(call: ast.Call) -> str | None:
     owner, _, last = name.rpartition(".")
     if name == "os.open":
         return None if "os.O_RDONLY" in ast.unparse(call) else name
-    if name in FUNCTIONS_THAT_WRITE or owner == "shutil" or opens_to_write(call):
+    if name in FUNCTIONS_THAT_WRITE or (owner == "shutil" and last != "which") or opens_to_write(call):
         return name
     if owner == "tempfile" and last != "gettempdir":
         return name
@@ -271,6 +271,7 @@ def test_a_breach_would_be_noticed(code: str) -> None:
         "module.eval()",
         "storage.write_text(path, text)",
         "write_bytes(path, content)",
+        "shutil.which('c++')",
         "socket.gethostname()",
         "from urllib.parse import urljoin",
         "re.compile('x')",

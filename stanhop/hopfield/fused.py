@@ -12,36 +12,29 @@ import os
 import torch
 from torch import Tensor
 
-from stanhop.errors import Code, ConfigError
-
 logger = logging.getLogger(__name__)
 
 SMALLEST_CAPABILITY = (8, 0)
 """Compute capability from which a GPU has bfloat16 and TF32 products."""
 
 
-def serves(query: Tensor, memory: Tensor, values: Tensor, *, is_required: bool = False) -> bool:
-    """Whether the kernels take these tensors, whose shapes are those of ``retrieve``.
+def refusal(query: Tensor, memory: Tensor, values: Tensor, *, in_interpreter: bool = False) -> str | None:
+    """Why the kernels do not take these tensors, whose shapes are those of ``retrieve``; None if they do.
 
     Args:
         query: As in ``retrieve``.
         memory: As in ``retrieve``.
         values: As in ``retrieve``.
-        is_required: Whether no other way will do: then Triton's interpreter counts as well (``TRITON_INTERPRET=1``),
-            which runs on a CPU and is for tests.
-
-    Raises:
-        ConfigError: they are required and do not.
+        in_interpreter: Whether Triton's interpreter will do (``TRITON_INTERPRET=1``), which runs on a CPU and is for
+            tests.
     """
-    is_in_interpreter = is_required and os.environ.get("TRITON_INTERPRET") == "1"
-    reason = None if is_in_interpreter else unusable_because(query.device)
-    if reason is None:
-        from stanhop import kernels
+    is_interpreted = in_interpreter and os.environ.get("TRITON_INTERPRET") == "1"
+    reason = None if is_interpreted else unusable_because(query.device)
+    if reason is not None:
+        return reason
+    from stanhop import kernels
 
-        reason = kernels.refusal(*_with_one_batch_axis(query, memory, values))
-    if is_required and reason is not None:
-        raise ConfigError(Code.CONFIG, f"retrieve: method triton cannot serve: {reason}", fix="use method auto")
-    return reason is None
+    return kernels.refusal(*_with_one_batch_axis(query, memory, values))
 
 
 def read_out(

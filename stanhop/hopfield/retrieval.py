@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -12,12 +12,9 @@ from torch.nn import functional
 
 from stanhop.errors import Code, ConfigError, quoted
 from stanhop.hopfield import attention, fused
+from stanhop.hopfield.dispatch import Method, choose
 from stanhop.hopfield.fast_separation import fast_separate
 from stanhop.hopfield.separation import separate
-
-Method = Literal["auto", "definition", "fast", "triton"]
-"""``definition`` is the slow way that all others must equal, ``fast`` takes the same steps with the fast separation,
-``triton`` one fused kernel, and ``auto`` is the fastest there is for the tensors at hand."""
 
 
 def retrieve(
@@ -180,16 +177,17 @@ def _updated(state: Tensor, memory: Tensor, rule: _Rule, *, num_updates: int) ->
 def _read_out(
     state: Tensor, memory: Tensor, values: Tensor, rule: _Rule, *, gate: Tensor | None, dropout: float
 ) -> Tensor:
-    """One retrieval, by the best way there is for it."""
-    if rule.method in ("auto", "triton") and fused.serves(state, memory, values, is_required=rule.method == "triton"):
+    """One retrieval, by the way that ``dispatch`` chooses."""
+    plain = rule.clip is None and rule.mask is None and dropout == 0
+    way = choose(state, memory, values, alpha=rule.alpha, is_plain=plain, method=rule.method).way
+    if way == "triton":
         return fused.read_out(
             state, memory, values,
             alpha=rule.alpha, no_op=rule.no_op, beta=rule.beta, clip=rule.clip, mask=rule.mask,
             gate=gate, dropout=dropout,
         )  # fmt: skip
     memory, values = _without_masked(memory, rule.mask), _without_masked(values, rule.mask)
-    is_plain = rule.clip is None and rule.mask is None and dropout == 0
-    if rule.method == "auto" and is_plain and attention.suits(state, memory, values, alpha=rule.alpha):
+    if way == "attention":
         retrieved = attention.attend(state, memory, values, no_op=rule.no_op, beta=rule.beta)
     else:
         weights = _weights(state, memory, rule)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from stanhop.hopfield.retrieval import Method, retrieve
+from stanhop.hopfield.dispatch import Method
+from stanhop.hopfield.retrieval import retrieve
 from stanhop.model.published_config import PublishedConfig
 
 

@@ -98,6 +98,43 @@ def test_the_fast_way_equals_the_definition_with_every_gradient(
         assert_close(got_gradients[3], expected_gradients[3], "alpha_grad")
 
 
+@pytest.mark.parametrize("method", ["auto", "definition", "triton"])
+@pytest.mark.parametrize("num_memories", [7, 97])  # separate steps, fused attention
+def test_the_gate_lets_through_a_sigmoid_of_its_logit(method, num_memories, assert_close) -> None:
+    dtype = torch.float32 if method == "triton" else torch.float64
+    query = patterns(BATCH, HEADS, QUERIES, 13).to(dtype)
+    memory = patterns(BATCH, HEADS, num_memories, 13, seed=2).to(dtype)
+    gate = patterns(BATCH, HEADS, QUERIES, seed=3).to(dtype)
+    got = retrieve(query, memory, memory, alpha=1.0, no_op=True, gate=gate, num_updates=2, method=method)
+    ungated = retrieve(*(each.double() for each in (query, memory, memory)), alpha=1.0, no_op=True, num_updates=2)
+    assert_close(got, ungated * gate.double().sigmoid().unsqueeze(-1), "retrieved")
+
+
+@pytest.mark.parametrize("shape", [(), (2,), (2, 2)], ids=str)
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_the_kernels_take_any_number_of_batch_axes_and_shared_memories(shape, is_shared, assert_close) -> None:
+    own = () if is_shared else shape
+    query = patterns(*shape, HEADS, QUERIES, HEAD_DIM).float().requires_grad_()
+    memory = patterns(*own, HEADS, MEMORIES, HEAD_DIM, seed=2).float().requires_grad_()
+    values = patterns(*own, HEADS, MEMORIES, VALUES_DIM, seed=3).float().requires_grad_()
+    gate = patterns(*shape, HEADS, QUERIES, seed=4).float().requires_grad_()
+    mask = None if is_shared else (patterns(*shape, MEMORIES, seed=5) < 0.5)
+    alpha = torch.tensor([1.1, 1.5, 1.9], requires_grad=True)
+    options = {"no_op": True, "mask": mask, "num_updates": 2}
+    inputs = (query, memory, values, alpha, gate)
+    got = retrieve(query, memory, values, alpha=alpha, gate=gate, method="triton", **options)
+    double = [each.detach().double().requires_grad_() for each in inputs]
+    expected = retrieve(*double[:3], alpha=double[3], gate=double[4], method="definition", **options)
+    assert_close(got, expected, "retrieved")
+    for name, left, right in zip(
+        ["patterns_grad"] * 3 + ["alpha_grad", "patterns_grad"],
+        gradients_of(got, *inputs),
+        gradients_of(expected, *double),
+        strict=True,
+    ):
+        assert_close(left, right, name)
+
+
 @pytest.mark.parametrize("alpha", [1.0, 1.3])
 def test_weights_are_those_of_the_read_out(alpha, query, memory, values, assert_close) -> None:
     for num_updates in (1, 3):
