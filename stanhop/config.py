@@ -182,6 +182,9 @@ class TrainConfig(Section):
     """How several devices share the work."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     """Numeric precision of training."""
+    compile: bool = False
+    """Whether to compile the network (torch.compile; CUDA graphs on a GPU): slow to start, faster steps after it. On a
+    CPU it needs a C++ compiler."""
 
 
 class TrackingConfig(Section):

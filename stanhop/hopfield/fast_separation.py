@@ -94,7 +94,8 @@ class _Softmax(Function):
 def _entmax(scores: Tensor, alpha: float | Tensor, no_op: bool) -> Tensor:
     """alpha-entmax over the last axis, block by block."""
     rows = scores.reshape(-1, scores.shape[-1])
-    block = max(1, BLOCK_SIZE // scores.shape[-1])
+    # Compiled, the steps are one loop over memory that needs no blocks.
+    block = len(rows) if torch.compiler.is_compiling() else max(1, BLOCK_SIZE // scores.shape[-1])
     parts = rows.split(block)
     alphas: tuple[float | Tensor, ...] = (alpha,) * len(parts)
     if isinstance(alpha, Tensor):
@@ -163,14 +164,21 @@ def _solve(differences: Tensor, a: float | Tensor) -> tuple[Tensor, Tensor]:
     lowered = torch.zeros_like(scaled[0])  # 1 - u
     slopes, weights = torch.empty_like(scaled), torch.empty_like(scaled)
     eps = torch.finfo(scaled.dtype).eps
-    for _ in range(MAX_STEPS):
+    is_compiled = torch.compiler.is_compiling()
+    for _ in range(_enough_steps(len(scaled)) if is_compiled else MAX_STEPS):
         _evaluate(scaled, lowered, a, slopes, weights)
         slope = slopes.sum(dim=0)
         total = weights.mul_(slopes).sum(dim=0)
-        if ((total - 1).abs() < (16 + slope) * eps).all():  # u has a last digit, too; never true of a NaN
+        # u has a last digit, too; never true of a NaN
+        if not is_compiled and ((total - 1).abs() < (16 + slope) * eps).all():
             break
         lowered = lowered - total * (total.log() * -a).expm1() / slope
     return weights.div_(total), slopes.div_(total)
+
+
+def _enough_steps(num_memories: int) -> int:
+    """Steps that any row of this length needs at most: what a compiled graph, which cannot look, takes always."""
+    return 7 + num_memories.bit_length() // 2
 
 
 def _evaluate(scaled: Tensor, lowered: Tensor, a: float | Tensor, w: Tensor, v: Tensor) -> None:

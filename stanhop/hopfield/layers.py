@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from stanhop.errors import Code, ConfigError
 from stanhop.hopfield.retrieval import retrieval_weights, retrieve
@@ -90,9 +91,7 @@ class Hopfield(nn.Module):
         memory = query if memory is None else memory
         values = memory if values is None else values
         retrieved = retrieve(
-            self._split_heads(self.query_proj(query)),
-            self._split_heads(self.memory_proj(memory)),
-            self._split_heads(self.values_proj(values)),
+            *map(self._split_heads, self._projected(query, memory, values)),
             alpha=self.alpha,
             no_op=self.separation.no_op,
             clip=self.separation.clip,
@@ -121,10 +120,27 @@ class Hopfield(nn.Module):
             num_updates=self.num_updates,
         )
 
+    def _projected(self, query: Tensor, memory: Tensor, values: Tensor) -> tuple[Tensor, ...]:
+        """Query, memory and values by their projections: by one product where all three are the same patterns.
+
+        One product pays on a GPU, where each costs a launch, and only in training, where weights stay as they are: what
+        quantises or observes a projection meets the module itself. On a CPU three products are faster.
+        """
+        projections = (self.query_proj, self.memory_proj, self.values_proj)
+        if query is memory is values and self.training and _pays_to_fuse(query):
+            weight = torch.cat([each.weight for each in projections])  # (3 * model_dim, model_dim)
+            bias = torch.cat([each.bias for each in projections])
+            return functional.linear(query, weight, bias).chunk(3, dim=-1)
+        return self.query_proj(query), self.memory_proj(memory), self.values_proj(values)
+
     def _split_heads(self, patterns: Tensor) -> Tensor:
         """``(..., length, model_dim)`` as ``(..., heads, length, head_dim)``."""
         heads: Tensor = patterns.unflatten(-1, (self.num_heads, -1)).transpose(-2, -3)
         return heads
+
+
+def _pays_to_fuse(patterns: Tensor) -> bool:
+    return patterns.is_cuda
 
 
 class HopfieldPooling(nn.Module):

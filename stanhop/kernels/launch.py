@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import triton
 from torch import Tensor
 
 from stanhop.kernels.looped import looped_backward_memories, looped_backward_queries, looped_forward
-from stanhop.kernels.plan import Plan, backward_plan, forward_plan, num_chunks
+from stanhop.kernels.plan import Plan, Shape, backward_plan, forward_plan, memories_plan, num_chunks
 from stanhop.kernels.resident import resident_backward, resident_forward
 
 COMPILER_OPTIONS = {"enable_fp_fusion": True}
@@ -94,7 +95,7 @@ def gradient_like(patterns: Tensor) -> Tensor:
 def launch_forward(tensors: Tensors, rule: Rule) -> tuple[Tensor, Tensor]:
     """The read-out (batch, heads, queries, values_dim), and pivot and threshold of each query."""
     query, values = tensors.query, tensors.values
-    plan = _plan(forward_plan, tensors)
+    plan = forward_plan(_shape(tensors))
     retrieved, statistics = output_like(query, values), statistics_like(query)
     num_blocks = triton.cdiv(query.shape[2], plan.query_block)
     num_pairs = query.shape[0] * query.shape[1]
@@ -120,56 +121,73 @@ def launch_backward(
     learns_alpha: bool,
 ) -> Gradients:  # fmt: skip
     """Gradients, given that of the read-out; ``retrieved`` is needed where ``needs_retrieved`` says so."""
-    plan = _plan(backward_plan, tensors)
-    query, memory = tensors.query, tensors.memory
-    num_pairs = query.shape[0] * query.shape[1]
-    num_blocks = triton.cdiv(query.shape[2], plan.query_block)
-    if num_pairs * num_blocks == 0:
+    if tensors.query.shape[:3].numel() == 0:
         return _no_gradients(tensors, learns_alpha=learns_alpha)
-    retrieved_grad = with_dense_features(retrieved_grad)
-    query_grad = gradient_like(query)
-    gate_grad = None if tensors.gate is None else torch.empty(query.shape[:3], dtype=torch.float32, device=query.device)
-    from_gradient = (retrieved_grad, _strides(retrieved_grad), statistics[0], statistics[1])
-    numbers, constants = _numbers(rule), _constants(tensors, rule, plan)
-    if plan.is_resident:
-        chunks = num_chunks(num_pairs, num_blocks)
-        memory_grad, values_grad = _shares(memory, chunks), _shares(tensors.values, chunks)
-        alpha_grad = _alpha_shares(query, chunks) if learns_alpha else None
-        resident_backward[(num_pairs * chunks,)](
-            *_read(tensors), *from_gradient, query_grad, _strides(query_grad),
-            memory_grad, _share_strides(memory_grad), values_grad, _share_strides(values_grad), gate_grad, alpha_grad,
-            *_sizes(tensors), chunks, triton.cdiv(num_blocks, chunks), num_pairs, *numbers,
-            LEARNS_ALPHA=learns_alpha, **constants,
-        )  # fmt: skip
-    else:
-        retrieved = query if retrieved is None else retrieved  # not read then
-        deltas = torch.empty_like(statistics[0])
-        alpha_grad = _alpha_shares(query, num_blocks) if learns_alpha else None
-        looped_backward_queries[(num_pairs * num_blocks,)](
-            *_read(tensors), retrieved, _strides(retrieved), *from_gradient,
-            query_grad, _strides(query_grad), gate_grad, alpha_grad, deltas,
-            *_sizes(tensors), num_blocks, num_pairs, *numbers, LEARNS_ALPHA=learns_alpha, **constants,
-        )  # fmt: skip
-        memory_blocks = triton.cdiv(memory.shape[2], plan.memory_block)
-        chunks = num_chunks(num_pairs * memory_blocks, num_blocks)
-        memory_grad, values_grad = _shares(memory, chunks), _shares(tensors.values, chunks)
-        looped_backward_memories[(num_pairs * memory_blocks * chunks,)](
-            *_read(tensors), *from_gradient, deltas,
-            memory_grad, _share_strides(memory_grad), values_grad, _share_strides(values_grad),
-            *_sizes(tensors), memory_blocks, chunks, triton.cdiv(num_blocks, chunks), *numbers, **constants,
-        )  # fmt: skip
-    return Gradients(
-        query=query_grad,
-        memory=_sum_of_shares(memory_grad, memory.dtype),
-        values=_sum_of_shares(values_grad, tensors.values.dtype),
-        alpha=None if alpha_grad is None else alpha_grad.sum(dim=(0, 1)),
-        gate=None if gate_grad is None or tensors.gate is None else gate_grad.to(tensors.gate.dtype),
+    plan = backward_plan(_shape(tensors))
+    launch = _launch_resident_backward if plan.is_resident else _launch_looped_backward
+    retrieved = tensors.query if retrieved is None else retrieved  # not read then
+    shares = launch(
+        tensors, rule, plan, retrieved, with_dense_features(retrieved_grad), statistics, learns_alpha=learns_alpha
     )
+    return Gradients(
+        query=shares.query,
+        memory=_sum_of_shares(shares.memory, tensors.memory.dtype),
+        values=_sum_of_shares(shares.values, tensors.values.dtype),
+        alpha=None if shares.alpha is None else shares.alpha.sum(dim=(0, 1)),
+        gate=None if shares.gate is None else shares.gate.to(tensors.query.dtype),
+    )
+
+
+def _launch_resident_backward(
+    tensors: Tensors, rule: Rule, plan: Plan, _: Tensor, retrieved_grad: Tensor, statistics: Tensor, *,
+    learns_alpha: bool,
+) -> Gradients:  # fmt: skip
+    """Gradients, those of memory, values and alpha in shares of each chunk of queries."""
+    num_pairs = tensors.query.shape[0] * tensors.query.shape[1]
+    num_blocks = triton.cdiv(tensors.query.shape[2], plan.query_block)
+    chunks = num_chunks(num_pairs, num_blocks)
+    to = _room_for_gradients(tensors, memory_chunks=chunks, alpha_chunks=chunks if learns_alpha else 0)
+    resident_backward[(num_pairs * chunks,)](
+        *_read(tensors), retrieved_grad, _strides(retrieved_grad), *statistics,
+        to.query, _strides(to.query), to.memory, _share_strides(to.memory), to.values, _share_strides(to.values),
+        to.gate, to.alpha,
+        *_sizes(tensors), chunks, triton.cdiv(num_blocks, chunks), num_pairs, *_numbers(rule),
+        LEARNS_ALPHA=learns_alpha, **_constants(tensors, rule, plan),
+    )  # fmt: skip
+    return to
+
+
+def _launch_looped_backward(
+    tensors: Tensors, rule: Rule, plan: Plan, retrieved: Tensor, retrieved_grad: Tensor, statistics: Tensor, *,
+    learns_alpha: bool,
+) -> Gradients:  # fmt: skip
+    """As the resident one, in two launches: by blocks of queries, then by blocks of memories."""
+    by_memories = memories_plan(_shape(tensors))
+    num_pairs = tensors.query.shape[0] * tensors.query.shape[1]
+    num_blocks = triton.cdiv(tensors.query.shape[2], plan.query_block)
+    memory_blocks = triton.cdiv(tensors.memory.shape[2], by_memories.memory_block)
+    looped_blocks = triton.cdiv(tensors.query.shape[2], by_memories.query_block)
+    chunks = num_chunks(num_pairs * memory_blocks, looped_blocks)
+    to = _room_for_gradients(tensors, memory_chunks=chunks, alpha_chunks=num_blocks if learns_alpha else 0)
+    deltas = torch.empty_like(statistics[0])
+    looped_backward_queries[(num_pairs * num_blocks,)](
+        *_read(tensors), retrieved, _strides(retrieved), retrieved_grad, _strides(retrieved_grad), *statistics,
+        to.query, _strides(to.query), to.gate, to.alpha, deltas,
+        *_sizes(tensors), num_blocks, num_pairs, *_numbers(rule),
+        LEARNS_ALPHA=learns_alpha, **_constants(tensors, rule, plan),
+    )  # fmt: skip
+    looped_backward_memories[(num_pairs * memory_blocks * chunks,)](
+        *_read(tensors), retrieved_grad, _strides(retrieved_grad), *statistics, deltas,
+        to.memory, _share_strides(to.memory), to.values, _share_strides(to.values),
+        *_sizes(tensors), memory_blocks, chunks, triton.cdiv(looped_blocks, chunks), *_numbers(rule),
+        **_constants(tensors, rule, by_memories),
+    )  # fmt: skip
+    return to
 
 
 def needs_retrieved(tensors: Tensors, rule: Rule) -> bool:
     """Whether the backward pass reads the read-out again."""
-    return rule.is_plain_softmax and not _plan(backward_plan, tensors).is_resident
+    return rule.is_plain_softmax and not backward_plan(_shape(tensors)).is_resident
 
 
 def with_dense_features(patterns: Tensor) -> Tensor:
@@ -177,12 +195,9 @@ def with_dense_features(patterns: Tensor) -> Tensor:
     return patterns if patterns.stride(-1) == 1 else patterns.contiguous()
 
 
-def _plan(plan: Any, tensors: Tensors) -> Plan:
+def _shape(tensors: Tensors) -> Shape:
     query, memory, values = tensors.query, tensors.memory, tensors.values
-    planned: Plan = plan(
-        query.shape[2], memory.shape[2], query.shape[3], values.shape[3], itemsize=query.element_size()
-    )
-    return planned
+    return Shape(query.shape[2], memory.shape[2], query.shape[3], values.shape[3], query.element_size())
 
 
 def _read(tensors: Tensors) -> tuple[Any, ...]:
@@ -253,9 +268,17 @@ def _sum_of_shares(shares: Tensor, dtype: torch.dtype) -> Tensor:
     return shares[0] if len(shares) == 1 else shares.sum(dim=0).to(dtype)
 
 
-def _alpha_shares(query: Tensor, chunks: int) -> Tensor:
-    """Room for each chunk's share of the gradient by alpha, (chunks, batch, heads)."""
-    return torch.empty(chunks, *query.shape[:2], dtype=torch.float32, device=query.device)
+def _room_for_gradients(tensors: Tensors, *, memory_chunks: int, alpha_chunks: int) -> Gradients:
+    """Uninitialised gradients: of memory, values and alpha (chunks, batch, heads, ...), of the gate in float32."""
+    batch, heads, num_queries, _ = tensors.query.shape
+    exact = functools.partial(torch.empty, dtype=torch.float32, device=tensors.query.device)
+    return Gradients(
+        query=gradient_like(tensors.query),
+        memory=_shares(tensors.memory, memory_chunks),
+        values=_shares(tensors.values, memory_chunks),
+        alpha=exact(alpha_chunks, batch, heads) if alpha_chunks else None,
+        gate=None if tensors.gate is None else exact(batch, heads, num_queries),
+    )
 
 
 def _no_gradients(tensors: Tensors, *, learns_alpha: bool) -> Gradients:

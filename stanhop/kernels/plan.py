@@ -1,7 +1,8 @@
-"""Which kernel serves a shape, with which tiles and how many warps: a rule in plain Python, no tuning at run time.
+"""Which kernel serves a shape, with which tiles and how many warps: tables in plain Python, no tuning at run time.
 
-The limits come from compiling every plan ahead of time for compute capability 9.0 and 8.0 and asking the assembler for
-registers and spills (``tests/kernels/test_ahead_of_time.py`` keeps them).
+The tables come from compiling every kernel ahead of time, with all of its options on, for compute capability 9.0: each
+entry is the largest tile, at the fewest warps, for which the assembler spills no register (a few bytes in three entries
+that no better one was found for). ``tests/kernels/test_ahead_of_time.py`` keeps that true.
 """
 
 from __future__ import annotations
@@ -14,6 +15,52 @@ LARGEST_HEAD_DIM = 128
 """Features a head may have."""
 PROGRAMS_WANTED = 1024
 """Programs that keep a large GPU busy; below, queries of one pair are split into chunks."""
+
+Resident = dict[tuple[int, int], dict[int, tuple[int, int]]]
+"""By (bytes an item, features) and by block of memories: block of queries, warps. A block that is missing is looped."""
+Looped = dict[tuple[int, int], tuple[int, int, int]]
+"""By (bytes an item, features): block of queries, block of memories, warps."""
+
+RESIDENT_FORWARD: Resident = {
+    (2, 32): {16: (16, 1), 32: (32, 2), 64: (64, 4), 128: (32, 4), 256: (16, 4), 512: (16, 8)},
+    (2, 64): {16: (16, 1), 32: (32, 2), 64: (64, 4), 128: (32, 4), 256: (16, 4), 512: (16, 8)},
+    (2, 128): {16: (16, 1), 32: (32, 2), 64: (64, 4), 128: (32, 4), 256: (16, 8)},
+    (4, 32): {16: (16, 1), 32: (32, 2), 64: (64, 4), 128: (16, 4), 256: (16, 4)},
+    (4, 64): {16: (16, 1), 32: (32, 2), 64: (64, 4), 128: (32, 8)},
+    (4, 128): {16: (16, 2), 32: (32, 4), 64: (32, 8)},
+}
+RESIDENT_BACKWARD: Resident = {
+    (2, 32): {16: (16, 1), 32: (32, 2), 64: (16, 8), 128: (16, 8), 256: (16, 8)},
+    (2, 64): {16: (16, 1), 32: (32, 4), 64: (32, 8), 128: (16, 8)},
+    (2, 128): {16: (16, 2), 32: (16, 4), 64: (16, 8)},
+    (4, 32): {16: (16, 2), 32: (16, 8), 64: (16, 4), 128: (16, 8)},
+    (4, 64): {16: (16, 2), 32: (16, 4), 64: (16, 8)},
+    (4, 128): {16: (16, 8)},
+}
+LOOPED_FORWARD: Looped = {
+    (2, 32): (64, 64, 4),
+    (2, 64): (64, 64, 4),
+    (2, 128): (64, 64, 4),
+    (4, 32): (64, 32, 4),
+    (4, 64): (64, 32, 4),
+    (4, 128): (16, 32, 4),
+}
+LOOPED_BACKWARD_QUERIES: Looped = {
+    (2, 32): (64, 32, 4),
+    (2, 64): (64, 32, 4),
+    (2, 128): (64, 32, 4),
+    (4, 32): (16, 32, 4),
+    (4, 64): (16, 32, 4),
+    (4, 128): (16, 32, 8),
+}
+LOOPED_BACKWARD_MEMORIES: Looped = {
+    (2, 32): (64, 32, 8),
+    (2, 64): (64, 32, 8),
+    (2, 128): (32, 32, 8),
+    (4, 32): (16, 32, 8),
+    (4, 64): (32, 32, 8),
+    (4, 128): (16, 32, 8),
+}
 
 
 @dataclass(frozen=True)
@@ -37,32 +84,48 @@ class Plan:
     num_warps: int
 
 
+@dataclass(frozen=True)
+class Shape:
+    """What a plan depends on.
+
+    Args:
+        num_queries: Queries of a pair.
+        num_memories: Memories of a pair.
+        head_dim: Features of query and memory.
+        values_dim: Features of the values.
+        itemsize: Bytes of one of them.
+    """
+
+    num_queries: int
+    num_memories: int
+    head_dim: int
+    values_dim: int
+    itemsize: int
+
+    @property
+    def width(self) -> tuple[int, int]:
+        """Key of the tables."""
+        return self.itemsize, max(32, block(self.head_dim), block(self.values_dim))
+
+
+def forward_plan(shape: Shape) -> Plan:
+    """Tiles of the forward pass."""
+    return _resident(shape, RESIDENT_FORWARD) or _looped(shape, LOOPED_FORWARD)
+
+
+def backward_plan(shape: Shape) -> Plan:
+    """Tiles of the backward pass; where it is looped, of the part that goes by queries."""
+    return _resident(shape, RESIDENT_BACKWARD) or _looped(shape, LOOPED_BACKWARD_QUERIES)
+
+
+def memories_plan(shape: Shape) -> Plan:
+    """Tiles of that part of a looped backward pass that goes by memories."""
+    return _looped(shape, LOOPED_BACKWARD_MEMORIES)
+
+
 def block(size: int) -> int:
     """The smallest power of 2 that holds ``size`` and that a matrix unit takes."""
     return max(SMALLEST_BLOCK, 1 << (size - 1).bit_length())
-
-
-def forward_plan(num_queries: int, num_memories: int, head_dim: int, values_dim: int, *, itemsize: int) -> Plan:
-    """Tiles of the forward pass; ``itemsize`` is that of the patterns in bytes."""
-    head_block, values_block = block(head_dim), block(values_dim)
-    width = max(head_block, values_block) * itemsize  # bytes a row
-    memory_block = block(num_memories)
-    is_resident = memory_block * width <= 64 * 1024 and memory_block <= 512
-    if not is_resident:
-        memory_block = 64 if width <= 256 else 32
-    query_block = min(block(num_queries), 64, max(SMALLEST_BLOCK, 8192 // memory_block))
-    return Plan(is_resident, query_block, memory_block, head_block, values_block, _warps(query_block * memory_block))
-
-
-def backward_plan(num_queries: int, num_memories: int, head_dim: int, values_dim: int, *, itemsize: int) -> Plan:
-    """Tiles of the backward pass, which holds the gradients of all its memories as well."""
-    head_block, values_block = block(head_dim), block(values_dim)
-    memory_block = block(num_memories)
-    is_resident = memory_block * max(head_block, values_block) <= 128 * 64
-    if not is_resident:
-        memory_block = 32 if max(head_block, values_block) * itemsize > 256 else 64
-    query_block = min(block(num_queries), 64, max(SMALLEST_BLOCK, 4096 // memory_block))
-    return Plan(is_resident, query_block, memory_block, head_block, values_block, _warps(query_block * memory_block))
 
 
 def num_chunks(num_pairs: int, num_blocks: int) -> int:
@@ -70,5 +133,23 @@ def num_chunks(num_pairs: int, num_blocks: int) -> int:
     return max(1, min(num_blocks, PROGRAMS_WANTED // num_pairs))
 
 
-def _warps(tile_size: int) -> int:
-    return 1 if tile_size <= 256 else 2 if tile_size <= 1024 else 4 if tile_size <= 4096 else 8
+def _resident(shape: Shape, table: Resident) -> Plan | None:
+    memory_block = block(shape.num_memories)
+    tiles = table[shape.width].get(memory_block)
+    return None if tiles is None else _plan(shape, True, tiles[0], memory_block, tiles[1])
+
+
+def _looped(shape: Shape, table: Looped) -> Plan:
+    query_block, memory_block, num_warps = table[shape.width]
+    return _plan(shape, False, query_block, memory_block, num_warps)
+
+
+def _plan(shape: Shape, is_resident: bool, query_block: int, memory_block: int, num_warps: int) -> Plan:
+    return Plan(
+        is_resident=is_resident,
+        query_block=min(query_block, block(shape.num_queries)),
+        memory_block=memory_block,
+        head_block=block(shape.head_dim),
+        values_block=block(shape.values_dim),
+        num_warps=num_warps,
+    )

@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Self
 
@@ -73,28 +74,93 @@ class SignalWatch:
                 os.write(2, f"\nstanhop: {self.received.name}: finishing this step, then saving\n".encode())
 
 
-def check_step(
-    loss: Tensor, gradient_norm: Tensor, *, step: int, epoch: int, broken: Callable[[], Sequence[str]]
-) -> None:
-    """Refuse a step whose loss or gradient is not finite, before it changes the weights.
+@dataclass(frozen=True)
+class Step:
+    """What is looked at of one step of training.
 
     Args:
         loss: The loss of the batch, a scalar.
         gradient_norm: Norm of the gradient of all weights, a scalar.
-        step: Number of the step, from 1.
+        number: Number of the step, from 1.
         epoch: Number of the epoch, from 1.
         broken: Names the channels whose forecast is not finite; only asked if a number is not.
-
-    Raises:
-        DivergedError: one of the two is not finite.
     """
-    if bool(torch.isfinite(torch.stack((loss.detach().float(), gradient_norm.float()))).all()):
-        return
-    name, value = ("gradient", gradient_norm) if bool(torch.isfinite(loss)) else ("loss", loss)
-    channels = broken()
-    where = f" (forecast of channel {', '.join(map(quoted, channels[:3]))})" if channels else ""
-    problem = f"the {name} is {float(value)} at step {step} of epoch {epoch}{where}; the weights before it are kept"
-    raise DivergedError(Code.DIVERGED, problem, fix=LOWER_THE_RATE)
+
+    loss: Tensor
+    gradient_norm: Tensor
+    number: int
+    epoch: int
+    broken: Callable[[], Sequence[str]]
+
+    def is_finite(self) -> Tensor:
+        """Whether both numbers are finite, a scalar on their device."""
+        return torch.isfinite(torch.stack((self.loss.detach().float(), self.gradient_norm.float()))).all()
+
+    def refused(self) -> DivergedError:
+        """The error about it, should it not be finite."""
+        is_gradient = bool(torch.isfinite(self.loss))
+        name, value = ("gradient", self.gradient_norm) if is_gradient else ("loss", self.loss)
+        channels = self.broken()
+        where = f" (forecast of channel {', '.join(map(quoted, channels[:3]))})" if channels else ""
+        place = f"at step {self.number} of epoch {self.epoch}{where}"
+        problem = f"the {name} is {float(value)} {place}; the weights before it are kept"
+        return DivergedError(Code.DIVERGED, problem, fix=LOWER_THE_RATE)
+
+
+class StepGuard:
+    """Refuses steps whose loss or gradient is not finite.
+
+    On a CPU that is before the step changes the weights. A GPU works behind the program, which would have to wait for
+    it at every step: there a step is looked at once the next one has been handed over, and ``settle`` says the last
+    word before weights are saved, so that what is kept is sound all the same.
+
+    Args:
+        lags: Whether to look one step late; None for whether the numbers are on a GPU.
+    """
+
+    def __init__(self, *, lags: bool | None = None) -> None:
+        self._lags = lags
+        self._pending: tuple[Step, Tensor, torch.cuda.Event | None] | None = None
+
+    def check(self, step: Step) -> None:
+        """Look at ``step``, or at the one before it.
+
+        Raises:
+            DivergedError: it is not finite.
+        """
+        is_finite = step.is_finite()
+        if not (is_finite.is_cuda if self._lags is None else self._lags):
+            if not bool(is_finite):
+                raise step.refused()
+            return
+        self.settle()
+        self._pending = (step, *_copied_to_host(is_finite))
+
+    def settle(self) -> None:
+        """Look at the step that is still to be looked at, if there is one.
+
+        Raises:
+            DivergedError: it is not finite.
+        """
+        if self._pending is None:
+            return
+        step, is_finite, copied = self._pending
+        self._pending = None
+        if copied is not None:
+            copied.synchronize()
+        if not bool(is_finite):
+            raise step.refused()
+
+
+def _copied_to_host(flag: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
+    """A copy of ``flag`` under way to the host, and the event that tells when it is there."""
+    if not flag.is_cuda:
+        return flag, None
+    host = torch.empty(flag.shape, dtype=flag.dtype, pin_memory=True)
+    host.copy_(flag, non_blocking=True)
+    copied = torch.cuda.Event()
+    copied.record()
+    return host, copied
 
 
 def check_epoch(losses: dict[str, float], *, epoch: int) -> None:

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from stanhop.config import RunConfig
 from stanhop.model.network import build_network
-from stanhop.training.guards import check_step
+from stanhop.training.guards import Step, StepGuard
 
 LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mae": functional.l1_loss,
@@ -72,11 +72,15 @@ class ForecastingModule(pl.LightningModule):
         self._training_loss, self._validation_loss = RunningMean(), RunningMean()
         self._last_loss: Tensor | None = None
         self._last_forecast: Tensor | None = None
+        self._guard = StepGuard()
+        self._forecast = _compiled(self.network) if config.train.compile else self.network.__call__
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         """The loss of a batch ``(context, target)``."""
         context, target = batch
-        forecast = self.network(context)
+        if self.config.train.compile:
+            torch.compiler.cudagraph_mark_step_begin()  # what the step before returned may be overwritten
+        forecast = self._forecast(context)
         loss = self._loss(forecast, target)
         self._training_loss.add(loss, len(context))
         self._last_loss, self._last_forecast = loss.detach(), forecast.detach()
@@ -128,10 +132,23 @@ class ForecastingModule(pl.LightningModule):
         if self.trainer.world_size > 1:
             loss = torch.as_tensor(self.trainer.strategy.reduce(loss, reduce_op="sum"))
         step, epoch = self.trainer.global_step + 1, self.trainer.current_epoch + 1
-        check_step(loss, norm, step=step, epoch=epoch, broken=self._broken_channels)
+        self._guard.check(Step(loss, norm, number=step, epoch=epoch, broken=self._broken_channels))
+
+    def on_train_epoch_end(self) -> None:
+        """Look at the last step.
+
+        Raises:
+            DivergedError: its loss or gradient are not finite.
+        """
+        self._guard.settle()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the mean of an epoch that is under way."""
+        """Keep the mean of an epoch that is under way; refuse to keep weights that a step has spoilt.
+
+        Raises:
+            DivergedError: loss or gradient of the last step are not finite.
+        """
+        self._guard.settle()
         checkpoint["training_loss"] = self._over_processes(self._training_loss.totals())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -159,3 +176,12 @@ def learning_rate_factor(step: int, *, num_steps: int) -> float:
         return (step + 1) / num_warm_up
     progress = min(1.0, (step - num_warm_up) / max(1, num_steps - num_warm_up))
     return FINAL_FACTOR + (1 - FINAL_FACTOR) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def _compiled(network: nn.Module) -> Callable[[Tensor], Tensor]:
+    """The forward pass of ``network``, compiled when first called; on CUDA captured in a CUDA graph as well.
+
+    It is the method that is compiled, so that names of weights and what is saved of them stay as they are.
+    """
+    forward: Callable[[Tensor], Tensor] = torch.compile(network.forward, dynamic=False, mode="reduce-overhead")
+    return forward

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from stanhop.errors import ConfigError
-from stanhop.hopfield import SEPARATIONS, Hopfield, HopfieldLayer, HopfieldPooling, Separation, retrieve
+from stanhop.hopfield import SEPARATIONS, Hopfield, HopfieldLayer, HopfieldPooling, Separation, layers, retrieve
 
 MODEL_DIM, HEADS = 15, 3
 OUTEFFHOP = SEPARATIONS["outeffhop"]
@@ -56,6 +56,23 @@ def test_every_layer_keeps_any_number_of_batch_axes_and_every_parameter_learns(n
                 assert parameter.grad is not None
                 assert parameter.grad.isfinite().all()
                 assert (parameter.grad != 0).any()
+
+
+@pytest.mark.parametrize("name", ["outeffhop", "sparse_outeffhop"])
+def test_one_product_for_all_projections_equals_three_with_every_gradient(name, monkeypatch, assert_close) -> None:
+    layer, x = hopfield(SEPARATIONS[name], gate=True).train(), patterns(2, 7, MODEL_DIM).requires_grad_()
+    outcomes: list[list[torch.Tensor]] = []
+    products: list[nn.Module] = []
+    for projection in layer.children():
+        projection.register_forward_hook(lambda module, *_: products.append(module))
+    for fuses in (False, True):
+        monkeypatch.setattr(layers, "_pays_to_fuse", lambda _, fuses=fuses: fuses)
+        products.clear()
+        output = layer(x)
+        outcomes.append([output, *torch.autograd.grad(output.square().sum(), [x, *layer.parameters()])])
+        assert len(products) == (2 if fuses else 5)  # gate and output, and the three projections
+    for got, expected in zip(outcomes[1], outcomes[0], strict=True):
+        assert_close(got, expected, "patterns_grad")
 
 
 def test_batch_entries_do_not_meet(assert_close) -> None:

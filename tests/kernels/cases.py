@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stanhop.hopfield.retrieval import retrieve as definition
-from stanhop.kernels.plan import Plan, block
+from stanhop.kernels.plan import Plan, Shape, block
 
 # Relative root mean square of the difference to the definition in float64.
 TOLERANCES = {"retrieved": 2e-6, "query": 1e-5, "memory": 1e-5, "values": 1e-5, "gate": 1e-5, "alpha": 1e-4}
@@ -132,9 +132,9 @@ def breaches(got: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, f
     return {name: error for name, error in errors(got, expected).items() if error > TOLERANCES[name]}
 
 
-def looped_plan(num_queries: int, num_memories: int, head_dim: int, values_dim: int, *, itemsize: int) -> Plan:
+def looped_plan(shape: Shape) -> Plan:
     """The smallest tiles, whatever the sizes: loops that real plans reach with long memories only."""
     return Plan(
         is_resident=False, query_block=16, memory_block=16,
-        head_block=block(head_dim), values_block=block(values_dim), num_warps=1,
+        head_block=block(shape.head_dim), values_block=block(shape.values_dim), num_warps=1,
     )  # fmt: skip

@@ -17,6 +17,7 @@ def looped(monkeypatch: pytest.MonkeyPatch) -> None:
     """Kernels that loop over blocks of 16 memories."""
     monkeypatch.setattr(launch, "forward_plan", looped_plan)
     monkeypatch.setattr(launch, "backward_plan", looped_plan)
+    monkeypatch.setattr(launch, "memories_plan", looped_plan)
 
 
 @pytest.fixture(autouse=True)

@@ -90,10 +90,20 @@ def compared(retrieve, *, sizes, looped, alpha=(1.1, 1.4, 1.8), offset=0.0, clip
     return breaches(outcome(retrieve, case), expected_outcome(case))
 
 
-@pytest.mark.parametrize("name", MUTANTS)
-def test_a_mutant_is_noticed(name, tmp_path, monkeypatch) -> None:
-    file, right, wrong, options = MUTANTS[name]
-    package = f"mutant_{name}"
+QUICK = (
+    "no_op_left_out_of_the_total",
+    "saved_threshold_without_the_no_op",
+    "logarithm_to_base_2_saved",
+    "online_softmax_starts_without_the_no_op",
+)
+
+
+@pytest.mark.parametrize(
+    "mutant", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in MUTANTS]
+)
+def test_a_mutant_is_noticed(mutant, tmp_path, monkeypatch) -> None:
+    file, right, wrong, options = MUTANTS[mutant]
+    package = f"mutant_{mutant}"
     shutil.copytree(SOURCE, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     for path in (tmp_path / package).glob("*.py"):
         text = path.read_text()
@@ -102,13 +112,13 @@ def test_a_mutant_is_noticed(name, tmp_path, monkeypatch) -> None:
             text = text.replace(right, wrong)
         path.write_text(text.replace("stanhop.kernels", package).replace("stanhop::", f"{package}::"))
     monkeypatch.syspath_prepend(tmp_path)
-    mutant = importlib.import_module(package)
+    broken = importlib.import_module(package)
     if options["looped"]:
         launch = importlib.import_module(f"{package}.launch")
-        monkeypatch.setattr(launch, "forward_plan", looped_plan)
-        monkeypatch.setattr(launch, "backward_plan", looped_plan)
+        for name in ("forward_plan", "backward_plan", "memories_plan"):
+            monkeypatch.setattr(launch, name, looped_plan)
     try:
-        assert compared(mutant.retrieve, **options)
+        assert compared(broken.retrieve, **options)
     finally:
         for module in [each for each in sys.modules if each.split(".")[0] == package]:
             del sys.modules[module]

@@ -14,6 +14,10 @@ from tests.kernels.cases import DEVICE, Case, breaches, expected_outcome, outcom
 
 LEARNED = (1.01, 1.37, 1.93)
 ALPHAS = [1.0, 1.3, 1.5, 2.0, LEARNED]
+RESIDENT_AND_LOOPED = [
+    pytest.param(False, id="resident"),
+    pytest.param(True, id="looped", marks=pytest.mark.slow),  # many small launches in the interpreter
+]
 SIZES = [(1, 1), (15, 16), (16, 15), (17, 17)]  # below, at and above a block of 16
 
 
@@ -42,7 +46,7 @@ def test_any_length_from_1_up_is_served(sizes, loops, request) -> None:
     assert_equals_the_definition(random_case(*sizes, alpha=LEARNED, no_op=True))
 
 
-@pytest.mark.parametrize("loops", [False, True], ids=["resident", "looped"])
+@pytest.mark.parametrize("loops", RESIDENT_AND_LOOPED)
 @pytest.mark.parametrize("alpha", [1.0, 2.0, LEARNED], ids=str)
 @pytest.mark.parametrize(
     "options", [{"clip": (0.25, 1.0)}, {"clip": (0.9, 1.4), "gated": True}, {"gated": True}], ids=str
@@ -53,7 +57,7 @@ def test_clipping_gate_and_mask_equal_the_definition_with_every_gradient(options
     assert_equals_the_definition(random_case(5, 19, alpha=alpha, no_op=True, masked=True, **options))
 
 
-@pytest.mark.parametrize("loops", [False, True], ids=["resident", "looped"])
+@pytest.mark.parametrize("loops", RESIDENT_AND_LOOPED)
 @pytest.mark.parametrize("no_op", [True, False], ids=["no-op", "none"])
 @pytest.mark.parametrize("alpha", [1.0, 1.5, LEARNED], ids=str)
 def test_a_query_whose_memories_are_all_masked_retrieves_0_with_gradients_of_0(alpha, no_op, loops, request) -> None:
@@ -84,7 +88,7 @@ def test_what_masked_memories_hold_has_no_influence_even_if_it_is_nan(loops, req
         assert got[name].equal(tensor), name
 
 
-@pytest.mark.parametrize("loops", [False, True], ids=["resident", "looped"])
+@pytest.mark.parametrize("loops", RESIDENT_AND_LOOPED)
 @pytest.mark.parametrize("no_op", [True, False], ids=["no-op", "none"])
 @pytest.mark.parametrize(
     ("scale", "offset"), [(1e-3, 0.0), (30.0, 0.0), (1.0, -6.0), (1.0, 300.0)], ids=["tiny", "huge", "negative", "high"]
@@ -120,7 +124,7 @@ def test_a_learned_alpha_of_1_is_softmax() -> None:
     assert not breaches(got, {name: tensor.double() for name, tensor in fixed.items()})
 
 
-@pytest.mark.parametrize("loops", [False, True], ids=["resident", "looped"])
+@pytest.mark.parametrize("loops", RESIDENT_AND_LOOPED)
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("alpha", [1.0, 2.0, (1.2, 1.5, 1.8)], ids=str)
 def test_a_score_that_is_no_number_makes_its_row_nan_and_no_other(alpha, bad, loops, request) -> None:
@@ -246,7 +250,7 @@ def test_dropout_follows_the_seed_and_not_the_tiles(monkeypatch) -> None:
     assert weights_of(case, dropout=0.3).ne(0).equal(drawn[0].ne(0))
 
 
-@pytest.mark.parametrize("loops", [False, True], ids=["resident", "looped"])
+@pytest.mark.parametrize("loops", RESIDENT_AND_LOOPED)
 @pytest.mark.parametrize(("alpha", "clip"), [(1.0, None), (1.0, (0.25, 1.2)), (LEARNED, None)], ids=str)
 def test_gradients_are_those_of_the_weights_that_were_kept(alpha, clip, loops, request) -> None:
     if loops:

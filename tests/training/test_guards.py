@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from stanhop.errors import Code, DivergedError, StoppedError
-from stanhop.training.guards import SignalWatch, check_epoch, check_step
+from stanhop.training.guards import SignalWatch, Step, StepGuard, check_epoch
 
 
 @pytest.fixture(autouse=True)
@@ -79,25 +79,47 @@ def test_in_another_thread_signals_are_left_alone() -> None:
     assert not problems
 
 
+def step(loss: float | torch.Tensor, norm: float | torch.Tensor, *, number: int = 7, broken=list) -> Step:
+    return Step(torch.as_tensor(loss), torch.as_tensor(norm), number=number, epoch=2, broken=broken)
+
+
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("norm", [1.0, math.nan])
 def test_a_loss_that_is_not_finite_is_named_with_its_step(loss: float, norm: float) -> None:
     with pytest.raises(DivergedError, match=f"the loss is {loss} at step 7 of epoch 2 .forecast of channel 'b', 'c'"):
-        check_step(torch.tensor(loss), torch.tensor(norm), step=7, epoch=2, broken=lambda: ["b", "c"])
+        StepGuard().check(step(loss, norm, broken=lambda: ["b", "c"]))
 
 
 def test_a_gradient_that_is_not_finite_is_named_with_its_step() -> None:
     with pytest.raises(
         DivergedError, match=r"the gradient is nan at step 7 of epoch 2; .* train\.learning_rate"
     ) as caught:
-        check_step(torch.tensor(1.0), torch.tensor(math.nan), step=7, epoch=2, broken=list)
+        StepGuard().check(step(1.0, math.nan))
     assert (caught.value.code, caught.value.exit_code) == (Code.DIVERGED, 5)
 
 
 def test_the_largest_finite_numbers_pass() -> None:
     largest = torch.tensor(torch.finfo(torch.float32).max)
-    check_step(largest, largest, step=1, epoch=1, broken=list)
-    check_step(largest.bfloat16().nextafter(torch.tensor(0.0).bfloat16()), largest, step=1, epoch=1, broken=list)
+    guard = StepGuard()
+    guard.check(step(largest, largest))
+    guard.check(step(largest.bfloat16().nextafter(torch.tensor(0.0).bfloat16()), largest))
+    guard.settle()
+
+
+def test_a_guard_that_lags_refuses_a_step_at_the_next_one_and_names_the_right_one() -> None:
+    guard = StepGuard(lags=True)
+    guard.check(step(1.0, 1.0, number=1))
+    guard.check(step(math.nan, 1.0, number=2))
+    with pytest.raises(DivergedError, match="the loss is nan at step 2 of epoch 2"):
+        guard.check(step(1.0, 1.0, number=3))
+
+
+def test_a_guard_that_lags_has_its_last_word_before_weights_are_saved() -> None:
+    guard = StepGuard(lags=True)
+    guard.check(step(1.0, math.nan, number=4))
+    with pytest.raises(DivergedError, match="the gradient is nan at step 4"):
+        guard.settle()
+    guard.settle()  # there is nothing more to say
 
 
 def test_an_epoch_whose_validation_loss_is_not_finite_is_refused() -> None:

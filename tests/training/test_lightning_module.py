@@ -14,6 +14,7 @@ from torch import Tensor
 
 from stanhop.config import RunConfig
 from stanhop.errors import DivergedError
+from stanhop.training.guards import Step, StepGuard
 from stanhop.training.lightning_module import FINAL_FACTOR, LOSSES, ForecastingModule, RunningMean, learning_rate_factor
 
 CHANNELS = ("a", "b", "c")
@@ -144,3 +145,25 @@ def test_float16_leaves_out_steps_that_overflow_and_counts_them(config: RunConfi
     assert int(module.num_overflows) == 2
     with pytest.raises(DivergedError):
         clip(module, loss=math.nan)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.compile, about itself
+def test_a_compiled_network_gives_the_same_loss_under_the_same_names_of_weights(config, monkeypatch) -> None:
+    compiled = []
+    compile_ = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda forward, **options: compiled.append(options) or compile_(forward, backend="eager")
+    )
+    plain, module = module_of(config).eval(), module_of(config, compile=True).eval()
+    assert compiled == [{"dynamic": False, "mode": "reduce-overhead"}]
+    assert list(module.state_dict()) == list(plain.state_dict())
+    assert module.training_step(batch_of(5), 0).equal(plain.training_step(batch_of(5), 0))
+
+
+def test_weights_that_a_step_has_spoilt_are_not_saved(config) -> None:
+    module = module_of(config)
+    module._guard = StepGuard(lags=True)
+    spoilt = Step(torch.tensor(math.nan), torch.tensor(1.0), number=3, epoch=1, broken=list)
+    module._guard.check(spoilt)
+    with pytest.raises(DivergedError, match="the loss is nan at step 3"):
+        module.on_save_checkpoint({})
