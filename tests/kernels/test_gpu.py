@@ -1,0 +1,95 @@
+"""What only a GPU can show: real rounding, long memories, compiled graphs, CUDA graphs, no wait for the device."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from stanhop.hopfield import fused
+from stanhop.hopfield.retrieval import retrieve as dispatched
+from stanhop.kernels import retrieve
+from tests.kernels.cases import breaches, expected_outcome, outcome, random_case
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA; the interpreter shows none of this"),
+]
+
+LEARNED = (1.01, 1.37, 1.93)
+LENGTHS = [7, 14, 31, 60, 120, 300, 700]
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("alpha", [1.0, 1.5, 2.0, LEARNED], ids=str)
+def test_float32_equals_the_definition_at_every_length_with_every_gradient(alpha, length) -> None:
+    case = random_case(length, length, alpha=alpha, no_op=True, head_dim=64, values_dim=64, gated=True, masked=True)
+    assert not breaches(outcome(retrieve, case), expected_outcome(case))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("alpha", [1.0, LEARNED], ids=str)
+def test_half_precision_is_at_most_twice_as_far_off_as_torch_in_that_dtype(alpha, length, dtype) -> None:
+    case = random_case(length, length, alpha=alpha, no_op=True, head_dim=64, values_dim=64, dtype=dtype)
+    expected = expected_outcome(case)
+    got, same_dtype = outcome(retrieve, case), outcome(dispatched, case, method="definition")
+    for name, right in expected.items():
+        error = ((got[name].double() - right).norm() / right.norm()).item()
+        by_torch = ((same_dtype[name].double() - right).norm() / right.norm()).item()
+        assert error <= max(2 * by_torch + 1e-5, 1e-3 if name == "alpha" else 0), name
+
+
+def test_two_runs_are_bitwise_equal() -> None:
+    case = random_case(5000, 7, alpha=LEARNED, no_op=True, head_dim=64, values_dim=64, gated=True)
+    first, second = outcome(retrieve, case), outcome(retrieve, case)
+    assert all(first[name].equal(second[name]) for name in first)
+
+
+def test_cuda_tensors_go_to_the_kernels_by_themselves() -> None:
+    assert fused.unusable_because(torch.device("cuda")) is None
+    case = random_case(14, 14, alpha=LEARNED, no_op=True)
+    by_kernel, chosen = outcome(retrieve, case), outcome(dispatched, case)
+    assert all(by_kernel[name].equal(chosen[name]) for name in by_kernel)
+
+
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
+def test_a_compiled_function_is_one_graph_and_equal(mode) -> None:
+    case = random_case(14, 14, alpha=LEARNED, no_op=True, head_dim=64, values_dim=64)
+    compiled = torch.compile(retrieve, fullgraph=True, mode=mode)
+    for _ in range(3):  # the first runs warm up, the third replays
+        assert not breaches(outcome(compiled, case), expected_outcome(case))
+
+
+def test_a_cuda_graph_replays_with_new_numbers_and_new_dropout() -> None:
+    case = random_case(14, 14, alpha=LEARNED, no_op=True, head_dim=64, values_dim=64)
+    query = case.query.clone()
+
+    def call() -> torch.Tensor:
+        return retrieve(query, case.memory, case.values, alpha=case.alpha, no_op=True, dropout=0.3)
+
+    call()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = call()
+    graph.replay()
+    first = captured.clone()
+    graph.replay()
+    assert not captured.equal(first), "dropout draws anew"
+    query.zero_()
+    graph.replay()
+    assert captured.isfinite().all()
+
+
+def test_a_call_never_waits_for_the_device() -> None:
+    case = random_case(14, 14, alpha=LEARNED, no_op=True)
+    outcome(retrieve, case)  # compiles
+    learned = {name: tensor.requires_grad_() for name, tensor in case.learned.items()}
+    ready = dataclasses.replace(case, **learned)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        got = retrieve(ready.query, ready.memory, ready.values, alpha=ready.alpha, no_op=True, dropout=0.1)
+        got.sum().backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
