@@ -284,15 +284,21 @@ def find_preset(name: str) -> Path:
     return presets[name]
 
 
-def preset_layer(name: str) -> Layer:
-    """The preset called ``name``; raises as ``find_preset``."""
-    return Layer(f"preset {name}", file_layer(find_preset(name)).values)
+def preset_layers(name: str) -> list[Layer]:
+    """The preset called ``name``; one for a horizon, such as ``etth1-720``, lies over that of its data set, ``etth1``.
+
+    Raises:
+        ConfigError: no preset has that name, or its file cannot be read.
+    """
+    base, _, horizon = name.rpartition("-")
+    below = preset_layers(base) if horizon.isdecimal() and base in preset_paths() else []
+    return [*below, Layer(f"preset {name}", file_layer(find_preset(name)).values)]
 
 
-def preset_or_file_layer(name: str) -> Layer:
+def preset_or_file_layers(name: str) -> list[Layer]:
     """The preset called ``name`` or, where it looks like a path, the file there."""
     is_path = name.endswith((".yaml", ".yml")) or os.sep in name
-    return file_layer(Path(name)) if is_path else preset_layer(name)
+    return [file_layer(Path(name))] if is_path else preset_layers(name)
 
 
 def file_layer(path: Path) -> Layer:

@@ -12,8 +12,8 @@ from stanhop.config import (
     environment_layers,
     file_layer,
     flatten,
-    preset_layer,
-    preset_or_file_layer,
+    preset_layers,
+    preset_or_file_layers,
 )
 from stanhop.resources import preset_paths
 
@@ -32,8 +32,8 @@ def run_layers(
 ) -> list[Layer]:
     """Every layer above the defaults, lowest first.
 
-    The preset (the one asked for, or the one made for the data set) < how the named data set is read and split
-    < ``files`` < ``environment`` < ``assignments`` < ``flags``.
+    The preset (the one asked for, or the one made for the data set and the horizon) < how the named data set is read
+    and split < ``files`` < ``environment`` < ``assignments`` < ``flags``.
 
     Raises:
         ConfigError: a preset, file, variable or assignment that cannot be read.
@@ -45,7 +45,7 @@ def run_layers(
         *flags,
         *([] if data is None else [Layer("--data", {"data": {"source": data}})]),
     ]
-    asked_for = [] if preset is None else [preset_or_file_layer(preset)]
+    asked_for = [] if preset is None else preset_or_file_layers(preset)
     source = topmost("data.source", [*asked_for, *above])
     if source is None:
         return [*asked_for, *above]
@@ -68,7 +68,7 @@ def data_set_layers(source: object) -> list[Layer]:
 
 
 def _preset_for(source: object, *, horizon: object) -> list[Layer]:
-    """The preset made for the data set, and for the horizon if there is one such; nothing for a file."""
+    """The preset made for the data set, and what the one for this horizon changes in it; nothing for a file."""
     from stanhop.series.catalog import data_sets
 
     name = str(source)
@@ -76,4 +76,4 @@ def _preset_for(source: object, *, horizon: object) -> list[Layer]:
         return []
     presets = preset_paths()
     candidates = [candidate for candidate in (f"{name.lower()}-{horizon}", name.lower()) if candidate in presets]
-    return [preset_layer(candidate) for candidate in candidates[:1]]
+    return preset_layers(candidates[0]) if candidates else []
