@@ -108,9 +108,18 @@ class DataConfig(Section):
         return self
 
 
+PUBLISHED_SEPARATIONS = {
+    "published_stanhop": ("gsh",),
+    "published_outeffhop": ("outeffhop", "softmax", "gsh", "sparsemax", "clipped_softmax", "clipped_outeffhop"),
+}
+"""What the published networks can be built with."""
+
+
 class ModelConfig(Section):
     """Shape of a STanHop-Net."""
 
+    network: Literal["stanhop", "published_stanhop", "published_outeffhop"] = "stanhop"
+    """Ours, or that of the STanHop or the OutEffHop repository as its code computes it."""
     context_length: PositiveInt = Field(default=336, le=LARGEST_SIZE)
     """Steps of history the model sees."""
     prediction_length: PositiveInt = Field(default=24, le=LARGEST_SIZE)
@@ -152,20 +161,34 @@ class ModelConfig(Section):
             raise ValueError(f"num_heads ({self.num_heads}) must divide model_dim ({self.model_dim})")
         return self
 
+    @model_validator(mode="after")
+    def _published_network_has_it(self) -> Self:
+        if self.network == "stanhop":
+            return self
+        separations = PUBLISHED_SEPARATIONS[self.network]
+        if self.separation not in separations:
+            raise ValueError(f"network {self.network} has separation {' '.join(separations)}, not {self.separation}")
+        for key, only in (("gate", False), ("instance_norm", False), ("num_updates", 1)):
+            if getattr(self, key) != only:
+                raise ValueError(f"network {self.network} has no {key}: set model.{key} to {json.dumps(only)}")
+        return self
+
 
 class TrainConfig(Section):
     """How the network is fitted."""
 
     max_epochs: PositiveInt = Field(default=5, le=LARGEST_SIZE)
-    """Epochs at most; the learning rate falls to its end over them."""
+    """Epochs at most; the cosine of the learning rate ends with them."""
     windows_per_epoch: PositiveInt = Field(default=10_000, le=10**9)
     """Training windows in one epoch at most, drawn anew for each: what bounds an epoch's time on long series."""
     batch_size: PositiveInt = Field(default=64, le=LARGEST_SIZE)
     """Windows per step."""
     learning_rate: PositiveFloat = 1e-3
     """Highest step size of AdamW."""
+    schedule: Literal["cosine", "halving"] = "cosine"
+    """How the learning rate falls: a short rise, then half a cosine; or halved after epochs 2, 4, 6, 8 and 10."""
     weight_decay: float = Field(default=1e-4, ge=0)
-    """Decoupled weight decay of AdamW."""
+    """Decoupled weight decay of AdamW; with 0 it is Adam."""
     loss: Literal["mae", "mse", "huber"] = "mae"
     """What training minimises, in scaled units."""
     patience: NonNegativeInt = 3

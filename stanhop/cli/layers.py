@@ -32,8 +32,9 @@ def run_layers(
 ) -> list[Layer]:
     """Every layer above the defaults, lowest first.
 
-    The preset (the one asked for, or the one made for the data set and the horizon) < how the named data set is read
-    and split < ``files`` < ``environment`` < ``assignments`` < ``flags``.
+    The preset (the one asked for, or the one made for the data set; each with what its variation for the horizon
+    changes, if there is one) < how the named data set is read and split < ``files`` < ``environment``
+    < ``assignments`` < ``flags``.
 
     Raises:
         ConfigError: a preset, file, variable or assignment that cannot be read.
@@ -45,11 +46,12 @@ def run_layers(
         *flags,
         *([] if data is None else [Layer("--data", {"data": {"source": data}})]),
     ]
-    asked_for = [] if preset is None else preset_or_file_layers(preset)
+    horizon = topmost("model.prediction_length", above)
+    asked_for = [] if preset is None else preset_or_file_layers(_for_horizon(preset, horizon))
     source = topmost("data.source", [*asked_for, *above])
     if source is None:
         return [*asked_for, *above]
-    presets = asked_for or _preset_for(source, horizon=topmost("model.prediction_length", above))
+    presets = asked_for or _preset_for(source, horizon=horizon)
     return [*presets, *data_set_layers(source), *above]
 
 
@@ -74,6 +76,11 @@ def _preset_for(source: object, *, horizon: object) -> list[Layer]:
     name = str(source)
     if name != SYNTHETIC and name not in data_sets():
         return []
-    presets = preset_paths()
-    candidates = [candidate for candidate in (f"{name.lower()}-{horizon}", name.lower()) if candidate in presets]
-    return preset_layers(candidates[0]) if candidates else []
+    preset = name.lower()
+    return preset_layers(_for_horizon(preset, horizon)) if preset in preset_paths() else []
+
+
+def _for_horizon(preset: str, horizon: object) -> str:
+    """The variation of ``preset`` for the horizon if there is one, such as ``etth1-720``; else ``preset`` itself."""
+    variation = f"{preset}-{horizon}"
+    return variation if variation in preset_paths() else preset

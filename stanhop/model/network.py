@@ -8,6 +8,8 @@ from stanhop.config import ModelConfig
 from stanhop.model.block import TandemBlock
 from stanhop.model.normalization import InstanceStatistics
 from stanhop.model.patching import CoarseGraining, PatchEmbedding, num_patches
+from stanhop.model.published import PublishedSTanHopNet
+from stanhop.model.published_config import published_config
 
 
 class STanHopNet(nn.Module):
@@ -114,4 +116,6 @@ def num_patches_at(config: ModelConfig, level: int) -> int:
 
 def build_network(config: ModelConfig, num_channels: int) -> nn.Module:
     """The network that ``config`` describes, with fresh weights."""
-    return STanHopNet(config, num_channels)
+    if config.network == "stanhop":
+        return STanHopNet(config, num_channels)
+    return PublishedSTanHopNet(published_config(config, num_channels))
