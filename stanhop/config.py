@@ -148,6 +148,8 @@ class ModelConfig(Section):
     """How often the retrieval dynamics is applied."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Share of activations dropped in training."""
+    channel_embedding: bool = False
+    """Whether each channel has a learned vector in all its patches, so that the network knows which one it reads."""
     instance_norm: bool = True
     """Whether each context is standardised by its own mean and deviation, undone on the forecast."""
 
@@ -168,7 +170,7 @@ class ModelConfig(Section):
         separations = PUBLISHED_SEPARATIONS[self.network]
         if self.separation not in separations:
             raise ValueError(f"network {self.network} has separation {' '.join(separations)}, not {self.separation}")
-        for key, only in (("gate", False), ("instance_norm", False), ("num_updates", 1)):
+        for key, only in (("gate", False), ("channel_embedding", False), ("instance_norm", False), ("num_updates", 1)):
             if getattr(self, key) != only:
                 raise ValueError(f"network {self.network} has no {key}: set model.{key} to {json.dumps(only)}")
         return self

@@ -20,8 +20,8 @@ class STanHopNet(nn.Module):
 
     Args:
         config: Sizes, separation, dropout.
-        num_channels: Channels of the series. The parameters do not depend on it: what a patch says is read
-            the same way in every channel.
+        num_channels: Channels of the series. The parameters do not depend on it unless each channel has an
+            embedding: what a patch says is read the same way in every channel.
 
     Source: Wu et al. 2024, arXiv:2312.17346, section 4; OutEffHop, Hu et al. 2024, arXiv:2404.03828.
     """
@@ -31,7 +31,11 @@ class STanHopNet(nn.Module):
         self.config = config
         self.num_channels = num_channels
         self.embedding = PatchEmbedding(
-            config.context_length, config.patch_length, config.model_dim, dropout=config.dropout
+            config.context_length,
+            config.patch_length,
+            config.model_dim,
+            num_channels=num_channels if config.channel_embedding else None,
+            dropout=config.dropout,
         )
         self.encoder = nn.ModuleList(EncoderLevel(config, level) for level in range(config.num_levels))
         self.read_outs = nn.ModuleList(ReadOut(config, level) for level in range(config.num_levels))

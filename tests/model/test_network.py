@@ -84,6 +84,18 @@ def test_relabelled_channels_give_the_relabelled_forecast() -> None:
     torch.testing.assert_close(net(x[..., order]), net(x)[..., order])
 
 
+def test_with_an_embedding_each_channel_is_known_by_its_place() -> None:
+    order = torch.tensor([3, 0, 4, 1, 2])
+    net = network(changed(channel_embedding=True), opened=True).double()
+    x = context(dtype=torch.float64)
+    assert (net(x[..., order]) - net(x)[..., order]).abs().max() > 1e-3
+    net.embedding.channel.data = net.embedding.channel.data[order]
+    relabelled = net(x[..., order])
+    net.embedding.channel.data = net.embedding.channel.data[order.argsort()]
+    torch.testing.assert_close(relabelled, net(x)[..., order])
+    assert network().embedding.channel is None
+
+
 def test_channels_hear_each_other_once_the_closed_steps_have_opened() -> None:
     x = context()
     disturbed = x.clone()
@@ -199,6 +211,10 @@ def test_the_published_networks_are_built_by_name(network: str, separation: str)
         ({"network": "published_outeffhop", "separation": "sparse_outeffhop"}, "not sparse_outeffhop"),
         ({"network": "published_outeffhop"}, "has no instance_norm: set model.instance_norm to false"),
         ({"network": "published_outeffhop", "instance_norm": False, "gate": True}, "set model.gate to false"),
+        (
+            {"network": "published_outeffhop", "instance_norm": False, "channel_embedding": True},
+            "set model.channel_embedding to false",
+        ),
         ({"network": "published_outeffhop", "instance_norm": False, "num_updates": 2}, "set model.num_updates to 1"),
     ],
 )
