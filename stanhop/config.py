@@ -148,7 +148,7 @@ class ModelConfig(Section):
     """How often the retrieval dynamics is applied."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Share of activations dropped in training."""
-    channel_embedding: bool = False
+    channel_embedding: bool = True
     """Whether each channel has a learned vector in all its patches, so that the network knows which one it reads."""
     instance_norm: bool = True
     """Whether each context is standardised by its own mean and deviation, undone on the forecast."""

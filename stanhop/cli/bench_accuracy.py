@@ -63,7 +63,7 @@ def accuracy(
     separations: Separations = "outeffhop",
     seeds: Seeds = "1,2,3",
     baselines: Baselines = "naive,seasonal_naive,theta,dlinear,nlinear",
-    stride: Stride = 24,
+    stride: Stride = 25,
     folder: Annotated[
         Path, typer.Option("--output", metavar="FOLDER", help="Where runs are kept; the same folder goes on.")
     ] = Path("runs/accuracy"),

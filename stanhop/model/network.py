@@ -20,8 +20,8 @@ class STanHopNet(nn.Module):
 
     Args:
         config: Sizes, separation, dropout.
-        num_channels: Channels of the series. The parameters do not depend on it unless each channel has an
-            embedding: what a patch says is read the same way in every channel.
+        num_channels: Channels of the series. What a patch says is read the same way in every channel; but for the
+            embedding of each channel, which can be left out, the parameters do not depend on it.
 
     Source: Wu et al. 2024, arXiv:2312.17346, section 4; OutEffHop, Hu et al. 2024, arXiv:2404.03828.
     """
