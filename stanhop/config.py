@@ -185,7 +185,7 @@ class TrainConfig(Section):
     """Training windows in one epoch at most, drawn anew for each: what bounds an epoch's time on long series."""
     batch_size: PositiveInt = Field(default=64, le=LARGEST_SIZE)
     """Windows per step."""
-    learning_rate: PositiveFloat = 1e-3
+    learning_rate: PositiveFloat = 2e-3
     """Highest step size of AdamW."""
     schedule: Literal["cosine", "halving"] = "cosine"
     """How the learning rate falls: a short rise, then half a cosine; or halved after epochs 2, 4, 6, 8 and 10."""
