@@ -33,7 +33,7 @@ class Cell:
     """One training of the grid.
 
     Args:
-        model: Name of the network in the table, such as its separation.
+        model: What tells its network from the others of the grid, such as its separation.
         config: The whole configuration: data set, horizon, separation and seed are in it.
     """
 
@@ -122,7 +122,7 @@ def _measurement(cell: Cell, result: FitResult) -> Measurement:
     return Measurement(
         data=Path(config.data.source).name,
         prediction_length=config.model.prediction_length,
-        model=cell.model,
+        model=f"STanHop-Net ({cell.model})",
         seed=config.train.seed,
         mse=result.metrics["test/mse_scaled"],
         mae=result.metrics["test/mae_scaled"],

@@ -174,7 +174,7 @@ def measure_baseline(
     return Measurement(
         data=data.source,
         prediction_length=prediction_length,
-        model=baseline.name,
+        model=f"{baseline.name} (sktime)",
         seed=seed if baseline.is_trained else None,
         mse=errors[0],
         mae=errors[1],

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Sequence
-from itertools import product
+import shlex
+from collections.abc import Mapping, Sequence
+from itertools import chain, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +16,7 @@ import typer
 from stanhop.cli.layers import run_layers
 from stanhop.cli.options import Assignments, Files, Flags, FlagTable, NoProgress, command
 from stanhop.cli.output import Output
-from stanhop.config import Layer, RunConfig, resolve
+from stanhop.config import Layer, RunConfig, flatten, resolve
 from stanhop.errors import Code, UsageError, quoted
 
 if TYPE_CHECKING:
@@ -110,8 +111,9 @@ def accuracy(
         progress=output.is_human and not no_progress,
         report=lambda line: output.notes([line]),
     )
-    words = ["--data", data, "--prediction-length", horizons, "--separations", separations, "--seeds", seeds]
-    document = document_of(measured, command=" ".join(["stanhop bench accuracy", *words]))
+    grid = {"--data": data, "--prediction-length": horizons, "--separations": separations, "--seeds": seeds}
+    grid |= {"--baselines": baselines, "--stride": str(stride)}
+    document = document_of(measured, command=_call(grid, files or [], assignments or [], flags))
     markdown = to_markdown(rows_of(measured))
     target = results or folder
     write_text(target / f"{TABLE}.json", json.dumps(document, indent=2, allow_nan=False) + "\n")
@@ -140,6 +142,18 @@ def _config(
         environment=os.environ,
     )
     return resolve(layers)
+
+
+def _call(grid: Mapping[str, str], files: Sequence[Path], assignments: Sequence[str], flags: Sequence[Layer]) -> str:
+    """The command line that measures the same again."""
+    given = [(layer.origin, str(value)) for layer in flags for value in flatten(layer.values).values()]
+    options = [
+        *grid.items(),
+        *(("-c", str(file)) for file in files),
+        *(("--set", assignment) for assignment in assignments),
+        *(option for option in given if option[0] in ("--epochs", "--device")),
+    ]
+    return shlex.join(["stanhop", "bench", "accuracy", *chain(*options)])
 
 
 def _words(text: str, *, option: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,13 @@ def test_a_grid_ends_in_a_table_and_goes_on_when_called_again(run: Any, table: C
     answer = run(*command, *separations)
     assert answer.code == 0
     document = answer.document
-    assert {row["model"] for row in document["rows"]} == {"softmax", "gated_outeffhop", "naive"}
+    names = {row["model"] for row in document["rows"]}
+    assert names == {"STanHop-Net (softmax)", "STanHop-Net (gated_outeffhop)", "naive (sktime)"}
     stored = json.loads(Path("out/accuracy.json").read_text())
+    words = shlex.split(stored["command"])
+    assert words[:3] == ["stanhop", "bench", "accuracy"]
+    assert words[words.index("--set") + 1] == "model.context_length=23"
+    assert words[words.index("--baselines") + 1] == "naive"
     assert stored["rows"] == json.loads(json.dumps(document["rows"]))
     assert Path(document["table"]).read_text().startswith("### sales.csv, 5 steps")
     gated = Path("runs/accuracy/sales-5-gated_outeffhop-1/config.yaml").read_text()
