@@ -108,9 +108,18 @@ class DataConfig(Section):
         return self
 
 
+PUBLISHED_SEPARATIONS = {
+    "published_stanhop": ("gsh",),
+    "published_outeffhop": ("outeffhop", "softmax", "gsh", "sparsemax", "clipped_softmax", "clipped_outeffhop"),
+}
+"""What the published networks can be built with."""
+
+
 class ModelConfig(Section):
     """Shape of a STanHop-Net."""
 
+    network: Literal["stanhop", "published_stanhop", "published_outeffhop"] = "stanhop"
+    """Ours, or that of the STanHop or the OutEffHop repository as its code computes it."""
     context_length: PositiveInt = Field(default=336, le=LARGEST_SIZE)
     """Steps of history the model sees."""
     prediction_length: PositiveInt = Field(default=24, le=LARGEST_SIZE)
@@ -139,6 +148,8 @@ class ModelConfig(Section):
     """How often the retrieval dynamics is applied."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Share of activations dropped in training."""
+    channel_embedding: bool = True
+    """Whether each channel has a learned vector in all its patches, so that the network knows which one it reads."""
     instance_norm: bool = True
     """Whether each context is standardised by its own mean and deviation, undone on the forecast."""
 
@@ -152,20 +163,34 @@ class ModelConfig(Section):
             raise ValueError(f"num_heads ({self.num_heads}) must divide model_dim ({self.model_dim})")
         return self
 
+    @model_validator(mode="after")
+    def _published_network_has_it(self) -> Self:
+        if self.network == "stanhop":
+            return self
+        separations = PUBLISHED_SEPARATIONS[self.network]
+        if self.separation not in separations:
+            raise ValueError(f"network {self.network} has separation {' '.join(separations)}, not {self.separation}")
+        for key, only in (("gate", False), ("channel_embedding", False), ("instance_norm", False), ("num_updates", 1)):
+            if getattr(self, key) != only:
+                raise ValueError(f"network {self.network} has no {key}: set model.{key} to {json.dumps(only)}")
+        return self
+
 
 class TrainConfig(Section):
     """How the network is fitted."""
 
     max_epochs: PositiveInt = Field(default=5, le=LARGEST_SIZE)
-    """Epochs at most; the learning rate falls to its end over them."""
+    """Epochs at most; the cosine of the learning rate ends with them."""
     windows_per_epoch: PositiveInt = Field(default=10_000, le=10**9)
     """Training windows in one epoch at most, drawn anew for each: what bounds an epoch's time on long series."""
     batch_size: PositiveInt = Field(default=64, le=LARGEST_SIZE)
     """Windows per step."""
-    learning_rate: PositiveFloat = 1e-3
+    learning_rate: PositiveFloat = 2e-3
     """Highest step size of AdamW."""
+    schedule: Literal["cosine", "halving"] = "cosine"
+    """How the learning rate falls: a short rise, then half a cosine; or halved after epochs 2, 4, 6, 8 and 10."""
     weight_decay: float = Field(default=1e-4, ge=0)
-    """Decoupled weight decay of AdamW."""
+    """Decoupled weight decay of AdamW; with 0 it is Adam."""
     loss: Literal["mae", "mse", "huber"] = "mae"
     """What training minimises, in scaled units."""
     patience: NonNegativeInt = 3
@@ -287,15 +312,21 @@ def find_preset(name: str) -> Path:
     return presets[name]
 
 
-def preset_layer(name: str) -> Layer:
-    """The preset called ``name``; raises as ``find_preset``."""
-    return Layer(f"preset {name}", file_layer(find_preset(name)).values)
+def preset_layers(name: str) -> list[Layer]:
+    """The preset called ``name``; one for a horizon, such as ``etth1-720``, lies over that of its data set, ``etth1``.
+
+    Raises:
+        ConfigError: no preset has that name, or its file cannot be read.
+    """
+    base, _, horizon = name.rpartition("-")
+    below = preset_layers(base) if horizon.isdecimal() and base in preset_paths() else []
+    return [*below, Layer(f"preset {name}", file_layer(find_preset(name)).values)]
 
 
-def preset_or_file_layer(name: str) -> Layer:
+def preset_or_file_layers(name: str) -> list[Layer]:
     """The preset called ``name`` or, where it looks like a path, the file there."""
     is_path = name.endswith((".yaml", ".yml")) or os.sep in name
-    return file_layer(Path(name)) if is_path else preset_layer(name)
+    return [file_layer(Path(name))] if is_path else preset_layers(name)
 
 
 def file_layer(path: Path) -> Layer:

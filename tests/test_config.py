@@ -24,7 +24,8 @@ from stanhop.config import (
     nest,
     origin_of_keys,
     parse_yaml,
-    preset_or_file_layer,
+    preset_layers,
+    preset_or_file_layers,
     resolve,
     to_yaml,
 )
@@ -291,10 +292,21 @@ def test_what_is_no_assignment_is_refused_with_an_example(text: str) -> None:
 def test_an_unknown_preset_is_refused_with_the_nearest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(config, "preset_paths", lambda: {"etth1": tmp_path / "etth1.yaml"})
     with pytest.raises(ConfigError, match=r"no preset is called 'eth1'; did you mean etth1\?; known presets: etth1"):
-        preset_or_file_layer("eth1")
+        preset_or_file_layers("eth1")
 
 
 def test_a_preset_may_be_a_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("train: {seed: 5}\n")
-    assert preset_or_file_layer(str(path)).values == {"train": {"seed": 5}}
+    assert [layer.values for layer in preset_or_file_layers(str(path))] == [{"train": {"seed": 5}}]
+
+
+def test_a_preset_for_a_horizon_lies_over_that_of_its_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = {name: tmp_path / f"{name}.yaml" for name in ("etth1", "etth1-720", "lonely-7", "published-etth1")}
+    for name, path in paths.items():
+        path.write_text(f"tracking: {{experiment: {name}}}\n")
+    monkeypatch.setattr(config, "preset_paths", lambda: paths)
+    assert [layer.origin for layer in preset_layers("etth1-720")] == ["preset etth1", "preset etth1-720"]
+    assert resolve(preset_layers("etth1-720")).tracking.experiment == "etth1-720"
+    for alone in ("etth1", "lonely-7", "published-etth1"):
+        assert [layer.origin for layer in preset_layers(alone)] == [f"preset {alone}"]

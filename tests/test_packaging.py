@@ -69,7 +69,7 @@ def test_the_wheel_holds_the_package_its_presets_and_its_catalogue_and_nothing_e
     assert {name.split("/")[0] for name in names} == {"stanhop", f"stanhop-{stanhop.__version__}.dist-info"}
     bundled = {name.removeprefix("stanhop/_bundled/") for name in names if "/_bundled/" in name}
     presets = {f"configs/{path.name}" for path in (ROOT / "configs").iterdir()}
-    assert bundled == {*presets, "data/catalog.yaml"}
+    assert bundled == {*presets, "data/catalog.yaml", "data/literature.yaml"}
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 

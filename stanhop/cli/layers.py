@@ -12,8 +12,8 @@ from stanhop.config import (
     environment_layers,
     file_layer,
     flatten,
-    preset_layer,
-    preset_or_file_layer,
+    preset_layers,
+    preset_or_file_layers,
 )
 from stanhop.resources import preset_paths
 
@@ -32,8 +32,9 @@ def run_layers(
 ) -> list[Layer]:
     """Every layer above the defaults, lowest first.
 
-    The preset (the one asked for, or the one made for the data set) < how the named data set is read and split
-    < ``files`` < ``environment`` < ``assignments`` < ``flags``.
+    The preset (the one asked for, or the one made for the data set; each with what its variation for the horizon
+    changes, if there is one) < how the named data set is read and split < ``files`` < ``environment``
+    < ``assignments`` < ``flags``.
 
     Raises:
         ConfigError: a preset, file, variable or assignment that cannot be read.
@@ -45,11 +46,12 @@ def run_layers(
         *flags,
         *([] if data is None else [Layer("--data", {"data": {"source": data}})]),
     ]
-    asked_for = [] if preset is None else [preset_or_file_layer(preset)]
+    horizon = topmost("model.prediction_length", above)
+    asked_for = [] if preset is None else preset_or_file_layers(_for_horizon(preset, horizon))
     source = topmost("data.source", [*asked_for, *above])
     if source is None:
         return [*asked_for, *above]
-    presets = asked_for or _preset_for(source, horizon=topmost("model.prediction_length", above))
+    presets = asked_for or _preset_for(source, horizon=horizon)
     return [*presets, *data_set_layers(source), *above]
 
 
@@ -68,12 +70,17 @@ def data_set_layers(source: object) -> list[Layer]:
 
 
 def _preset_for(source: object, *, horizon: object) -> list[Layer]:
-    """The preset made for the data set, and for the horizon if there is one such; nothing for a file."""
+    """The preset made for the data set, and what the one for this horizon changes in it; nothing for a file."""
     from stanhop.series.catalog import data_sets
 
     name = str(source)
     if name != SYNTHETIC and name not in data_sets():
         return []
-    presets = preset_paths()
-    candidates = [candidate for candidate in (f"{name.lower()}-{horizon}", name.lower()) if candidate in presets]
-    return [preset_layer(candidate) for candidate in candidates[:1]]
+    preset = name.lower()
+    return preset_layers(_for_horizon(preset, horizon)) if preset in preset_paths() else []
+
+
+def _for_horizon(preset: str, horizon: object) -> str:
+    """The variation of ``preset`` for the horizon if there is one, such as ``etth1-720``; else ``preset`` itself."""
+    variation = f"{preset}-{horizon}"
+    return variation if variation in preset_paths() else preset

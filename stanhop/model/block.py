@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from stanhop.config import ModelConfig
@@ -53,21 +52,18 @@ class Residual(nn.Module):
     Args:
         config: Sizes and dropout.
         change: What is added.
-        starts_closed: Whether the change is scaled by a learned factor per feature that starts at 0, so that
-            the step begins as the identity and is learned only where it helps.
     """
 
-    def __init__(self, config: ModelConfig, change: nn.Module, *, starts_closed: bool = False) -> None:
+    def __init__(self, config: ModelConfig, change: nn.Module) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(config.model_dim)
         self.change = change
         self.dropout = nn.Dropout(config.dropout)
-        self.scale = nn.Parameter(torch.zeros(config.model_dim)) if starts_closed else None
 
     def forward(self, patches: Tensor) -> Tensor:
         """Map ``(..., model_dim)`` to its shape."""
-        change: Tensor = self.dropout(self.change(self.norm(patches)))
-        return patches + (change if self.scale is None else self.scale * change)
+        changed: Tensor = patches + self.dropout(self.change(self.norm(patches)))
+        return changed
 
 
 class AcrossChannels(nn.Module):
@@ -88,9 +84,8 @@ class AcrossChannels(nn.Module):
 class TandemBlock(nn.Sequential):
     """Retrieval across time, then across channels, each followed by a feed-forward step.
 
-    Each step is residual with its norm in front. The two across channels start closed: a network whose
-    channels have nothing to tell each other is the one it starts as. (In the published block nothing but
-    what learned memories and channels give back passes the second stage.)
+    Each step is residual with its norm in front. (In the published block nothing but what learned memories and
+    channels give back passes the second stage.)
 
     Maps ``(batch, channels, patches, model_dim)`` to its shape.
     """
@@ -99,6 +94,6 @@ class TandemBlock(nn.Sequential):
         super().__init__(
             Residual(config, hopfield(config)),
             Residual(config, FeedForward(config)),
-            Residual(config, AcrossChannels(config), starts_closed=True),
-            Residual(config, FeedForward(config), starts_closed=True),
+            Residual(config, AcrossChannels(config)),
+            Residual(config, FeedForward(config)),
         )

@@ -8,6 +8,8 @@ from stanhop.config import ModelConfig
 from stanhop.model.block import TandemBlock
 from stanhop.model.normalization import InstanceStatistics
 from stanhop.model.patching import CoarseGraining, PatchEmbedding, num_patches
+from stanhop.model.published import PublishedSTanHopNet
+from stanhop.model.published_config import published_config
 
 
 class STanHopNet(nn.Module):
@@ -18,8 +20,8 @@ class STanHopNet(nn.Module):
 
     Args:
         config: Sizes, separation, dropout.
-        num_channels: Channels of the series. The parameters do not depend on it: what a patch says is read
-            the same way in every channel.
+        num_channels: Channels of the series. What a patch says is read the same way in every channel; but for the
+            embedding of each channel, which can be left out, the parameters do not depend on it.
 
     Source: Wu et al. 2024, arXiv:2312.17346, section 4; OutEffHop, Hu et al. 2024, arXiv:2404.03828.
     """
@@ -29,7 +31,11 @@ class STanHopNet(nn.Module):
         self.config = config
         self.num_channels = num_channels
         self.embedding = PatchEmbedding(
-            config.context_length, config.patch_length, config.model_dim, dropout=config.dropout
+            config.context_length,
+            config.patch_length,
+            config.model_dim,
+            num_channels=num_channels if config.channel_embedding else None,
+            dropout=config.dropout,
         )
         self.encoder = nn.ModuleList(EncoderLevel(config, level) for level in range(config.num_levels))
         self.read_outs = nn.ModuleList(ReadOut(config, level) for level in range(config.num_levels))
@@ -114,4 +120,6 @@ def num_patches_at(config: ModelConfig, level: int) -> int:
 
 def build_network(config: ModelConfig, num_channels: int) -> nn.Module:
     """The network that ``config`` describes, with fresh weights."""
-    return STanHopNet(config, num_channels)
+    if config.network == "stanhop":
+        return STanHopNet(config, num_channels)
+    return PublishedSTanHopNet(published_config(config, num_channels))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 POSITION_DEVIATION = 0.02
-"""Spread of learned positions at the start: small beside an embedded patch."""
+"""Spread of learned positions, and of channels' embeddings, at the start: small beside an embedded patch."""
 
 
 def num_patches(length: int, patch_length: int) -> int:
@@ -20,21 +20,28 @@ def num_patches(length: int, patch_length: int) -> int:
 class PatchEmbedding(nn.Module):
     """Embed each patch of each channel by one linear map, and add its learned position.
 
-    Channels share map and positions, so that channels are told apart by what they hold alone.
+    Channels share map and positions, so that they are told apart by what they hold alone, unless each has a learned
+    vector that is added to all its patches.
 
     Args:
         context_length: Steps of the context.
         patch_length: Steps per patch.
         model_dim: Features per patch.
+        num_channels: Channels, if each has a vector of its own.
         dropout: Share of the features dropped in training.
     """
 
-    def __init__(self, context_length: int, patch_length: int, model_dim: int, *, dropout: float) -> None:
+    def __init__(
+        self, context_length: int, patch_length: int, model_dim: int, *, num_channels: int | None = None, dropout: float
+    ) -> None:
         super().__init__()
         self.num_patches = num_patches(context_length, patch_length)
         self.num_padded = self.num_patches * patch_length - context_length
         self.linear = nn.Linear(patch_length, model_dim)
         self.position = nn.Parameter(POSITION_DEVIATION * torch.randn(self.num_patches, model_dim))
+        self.channel = (
+            None if num_channels is None else nn.Parameter(POSITION_DEVIATION * torch.randn(num_channels, 1, model_dim))
+        )
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, series: Tensor) -> Tensor:
@@ -42,8 +49,11 @@ class PatchEmbedding(nn.Module):
         if self.num_padded:
             series = functional.pad(series, (self.num_padded, 0), mode="replicate")  # repeats the first step
         patches = series.unflatten(-1, (self.num_patches, -1))  # (batch, channels, patches, patch_length)
-        embedded: Tensor = self.dropout(self.linear(patches) + self.position)
-        return embedded
+        embedded: Tensor = self.linear(patches) + self.position
+        if self.channel is not None:
+            embedded = embedded + self.channel
+        dropped: Tensor = self.dropout(embedded)
+        return dropped
 
 
 class CoarseGraining(nn.Module):

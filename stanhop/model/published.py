@@ -101,16 +101,18 @@ class PublishedSTanHopNet(nn.Module):
     def forward(self, context: Tensor) -> Tensor:
         """Forecast ``(batch, prediction_length, channels)`` from ``(batch, context_length, channels)``, scaled units.
 
+        The context may have any floating dtype; the network works in its own, and the forecast has the context's.
+
         Raises:
             ValueError: the context has another shape.
         """
         expected = (self.config.context_length, self.config.num_channels)
         if context.ndim != 3 or context.shape[1:] != expected:
             raise ValueError(f"context must be (batch, {expected[0]}, {expected[1]}), got {tuple(context.shape)}")
-        levels = [self._embed(context)]
+        levels = [self._embed(context.to(self.patch_embedding.weight.dtype))]
         for encoder_level in self.encoder:
             levels.append(encoder_level(levels[-1]))
-        forecast = self._decode(levels)
+        forecast = self._decode(levels).to(context.dtype)
         return forecast + context.mean(dim=1, keepdim=True) if self.config.baseline else forecast
 
     def _embed(self, context: Tensor) -> Tensor:

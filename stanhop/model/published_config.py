@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, PositiveInt, ValidationError, model_validator
 
-from stanhop.config import LARGEST_SIZE, Section
+from stanhop.config import LARGEST_SIZE, ModelConfig, Section
 from stanhop.errors import Code, ConfigError, quoted
 from stanhop.hopfield.separation import SEPARATIONS, Separation
 
@@ -49,6 +49,16 @@ SEPARATION_OF_MODE = {
     "clip_softmax1": SEPARATIONS["outeffhop"],
 }
 """Separation of each published ``mode``, before its clipping."""
+
+MODE_OF_SEPARATION: dict[str, Literal["entmax", "softmax", "softmax1", "sparsemax", "clip", "clip_softmax1"]] = {
+    "gsh": "entmax",
+    "softmax": "softmax",
+    "outeffhop": "softmax1",
+    "sparsemax": "sparsemax",
+    "clipped_softmax": "clip",
+    "clipped_outeffhop": "clip_softmax1",
+}
+"""The published ``mode`` of each separation that a run's configuration can name, clipped with the published ends."""
 
 
 class PublishedConfig(Section):
@@ -142,6 +152,21 @@ class PublishedConfig(Section):
                 )
             patches = (patches + repeated) // self.merge_size
         return self
+
+
+def published_config(config: ModelConfig, num_channels: int) -> PublishedConfig:
+    """The published network that a run's configuration asks for by ``model.network``.
+
+    Raises:
+        ConfigError: it cannot be built with these sizes.
+    """
+    shared = config.model_dump(include=set(PUBLISHED_WORDS.values()) - {"num_channels", "mode", "baseline"})
+    variant: Variant = "stanhop" if config.network == "published_stanhop" else "outeffhop"
+    mode = MODE_OF_SEPARATION[config.separation]
+    try:
+        return PublishedConfig(variant=variant, num_channels=num_channels, mode=mode, **shared)
+    except ValidationError as error:
+        raise ConfigError(Code.CONFIG, "; ".join(_explain(problem) for problem in error.errors())) from None
 
 
 def read_published_config(config: Mapping[str, Any], variant: Variant) -> PublishedConfig:

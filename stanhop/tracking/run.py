@@ -29,6 +29,7 @@ LONGEST_PARAMETER = 6000  # MLflow's limit
 LONGEST_DIGEST = 36  # MLflow's limit for that of a data set
 HOST_TAG = "stanhop.host"
 PROCESS_TAG = "stanhop.process"
+PARENT_TAG = "mlflow.parentRunId"
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 
@@ -123,13 +124,22 @@ class TrackedRun:
             logger.warning("MLflow: %s; what follows of this run is not recorded, and not sent later", reason(error))
 
 
-def start_run(store: Store | None, *, name: str, tags: Mapping[str, str], run_id: str | None = None) -> TrackedRun:
-    """Begin a run, or go on with the one called ``run_id`` if the store still has it.
+def start_run(
+    store: Store | None,
+    *,
+    name: str,
+    tags: Mapping[str, str],
+    run_id: str | None = None,
+    parent_run_id: str | None = None,
+) -> TrackedRun:
+    """Begin a run, or go on with the one called ``run_id`` if the store still has it; either is a part of the parent.
 
     Runs that dead processes of this machine left open are closed as KILLED on the way.
     """
     if store is None:
         return TrackedRun(None, None)
+    if parent_run_id is not None:
+        tags = {**tags, PARENT_TAG: parent_run_id}
     all_tags = {**tags, HOST_TAG: socket.gethostname(), PROCESS_TAG: str(os.getpid()), "mlflow.source.name": "stanhop"}
     try:
         reopened = None if run_id is None else _reopen(store, run_id, all_tags)

@@ -64,6 +64,7 @@ class _Task:
     signals: SignalWatch
     shows_progress: bool
     requires_tracking: bool
+    parent_run_id: str | None
 
 
 def fit(
@@ -75,6 +76,7 @@ def fit(
     progress: bool = True,
     series_set: SeriesSet | None = None,
     require_tracking: bool = False,
+    parent_run_id: str | None = None,
 ) -> FitResult:
     """Train a network, choose its weights by the validation loss, measure them once on the test split, and keep all.
 
@@ -90,6 +92,7 @@ def fit(
         progress: Whether to show epochs, and a bar if standard error is a terminal.
         series_set: The data, if they are loaded already.
         require_tracking: Whether a tracking server that does not answer is an error.
+        parent_run_id: MLflow's id of the run that this one is a part of.
 
     Raises:
         UserError: data, configuration, machine, folder or tracking store do not allow it; nothing was written then.
@@ -105,7 +108,9 @@ def fit(
         datamodule = SeriesDataModule(series_set, config)
         identity = Identity.of(config, data_sha256=series_set.fingerprint)
         folder = CheckpointFolder(run_path / CHECKPOINTS, identity=identity)
-        task = _Task(config, run_path, series_set, datamodule, folder, signals, progress, require_tracking)
+        task = _Task(
+            config, run_path, series_set, datamodule, folder, signals, progress, require_tracking, parent_run_id
+        )
         if _is_helper():
             _help(task, resume=resume)
         if progress:
@@ -238,7 +243,9 @@ def _open_store(task: _Task) -> Store | None:
 def _tracked(task: _Task, store: Store | None) -> Iterator[TrackedRun]:
     """The run's record, closed as FINISHED, KILLED or FAILED according to how the block ends."""
     tags = run_tags(task.config, task.series_set, dataset=_dataset(task.config))
-    run = start_run(store, name=task.run_path.name, tags=tags, run_id=task.folder.run_id)
+    run = start_run(
+        store, name=task.run_path.name, tags=tags, run_id=task.folder.run_id, parent_run_id=task.parent_run_id
+    )
     task.folder.run_id = run.run_id
     try:
         yield run

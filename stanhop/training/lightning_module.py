@@ -28,6 +28,8 @@ WARM_UP_SHARE = 0.05
 """Share of all steps over which the learning rate rises to its highest."""
 FINAL_FACTOR = 0.01
 """What is left of the highest learning rate at the last step."""
+LAST_HALVING = 5
+"""Times that the halving schedule halves the learning rate."""
 
 
 class RunningMean:
@@ -111,8 +113,13 @@ class ForecastingModule(pl.LightningModule):
         optimizer = torch.optim.AdamW(self.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay)
         # Not trainer.estimated_stepping_batches: it sets up the loader before a checkpoint is restored, and Lightning
         # then never gives the loader its saved position (pytorch-lightning 2.6).
-        num_steps = train.max_epochs * len(self.trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
-        schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(step, num_steps=num_steps))
+        epoch_steps = len(self.trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
+        schedule = LambdaLR(
+            optimizer,
+            (lambda step: cosine_factor(step, num_steps=train.max_epochs * epoch_steps))
+            if train.schedule == "cosine"
+            else (lambda step: halving_factor(step, epoch_steps=epoch_steps)),
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(self, optimizer: Optimizer, *_: object, **__: object) -> None:
@@ -169,13 +176,23 @@ class ForecastingModule(pl.LightningModule):
         return [channel for channel, broken in zip(self.channels, is_broken.tolist(), strict=True) if broken]
 
 
-def learning_rate_factor(step: int, *, num_steps: int) -> float:
+def cosine_factor(step: int, *, num_steps: int) -> float:
     """Share of the highest learning rate at ``step`` (from 0) of ``num_steps``: a line up, then half a cosine down."""
     num_warm_up = max(1, round(WARM_UP_SHARE * num_steps))
     if step < num_warm_up:
         return (step + 1) / num_warm_up
     progress = min(1.0, (step - num_warm_up) / max(1, num_steps - num_warm_up))
     return FINAL_FACTOR + (1 - FINAL_FACTOR) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def halving_factor(step: int, *, epoch_steps: int) -> float:
+    """Share of the highest learning rate at ``step`` (from 0): halved after epochs 2, 4, 6, 8 and 10, then kept.
+
+    Source: schedule "type1" of the published STanHop and Crossformer code.
+    """
+    epochs_done = step // epoch_steps
+    factor: float = 0.5 ** min(epochs_done // 2, LAST_HALVING)
+    return factor
 
 
 def _compiled(network: nn.Module) -> Callable[[Tensor], Tensor]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from stanhop.config import RunConfig, find_preset, flatten, preset_layer, resolve
+from stanhop.config import RunConfig, find_preset, flatten, preset_layers, resolve
 from stanhop.resources import preset_paths
 
 PRESETS = list(preset_paths())
@@ -25,7 +25,7 @@ def test_every_preset_is_listed_with_its_first_line(run: Any) -> None:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_resolves_and_says_what_it_is_and_how_to_run_it(name: str) -> None:
-    resolve([preset_layer(name)])
+    resolve(preset_layers(name))
     first, second = find_preset(name).read_text(encoding="utf-8").splitlines()[:2]
     assert first.startswith("# ")
     assert "stanhop train" in second

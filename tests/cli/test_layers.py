@@ -86,7 +86,10 @@ def test_a_named_set_brings_its_preset_split_and_reading() -> None:
     assert resolve(layers_of("WTH")).data.date_format == "%m/%d/%Y %H:%M"
 
 
-def test_the_preset_of_the_horizon_comes_before_that_of_the_set() -> None:
+def test_the_preset_of_the_horizon_lies_over_that_of_the_set() -> None:
+    assert resolve(layers_of("ETTh1", flags={"prediction_length": 96})).model.dropout == 0.05
+    assert resolve(layers_of(preset="etth1-96")).model.model_dim == 8
+    assert resolve(layers_of(preset="etth1", flags={"prediction_length": 96})).model.num_levels == 5
     assert resolve(layers_of("ETTh1", flags={"prediction_length": 96})).model.num_levels == 5
     assert resolve(layers_of("ETTh1", flags={"prediction_length": 48})).model.num_levels == 3
     assert resolve(layers_of("ETTh1", assignments=["model.prediction_length=96"])).model.num_levels == 5

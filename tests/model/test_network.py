@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stanhop.config import ModelConfig
+from stanhop.config import PUBLISHED_SEPARATIONS, ModelConfig
+from stanhop.errors import ConfigError
 from stanhop.hopfield.separation import SEPARATIONS
 from stanhop.model.network import DirectPath, STanHopNet, build_network
 from stanhop.model.patching import CoarseGraining, PatchEmbedding, num_patches
+from stanhop.model.published import PublishedSTanHopNet
 
 BATCH, CHANNELS = 3, 5
 CONFIG = ModelConfig(
@@ -21,6 +23,7 @@ CONFIG = ModelConfig(
     feedforward_dim=13,
     num_levels=3,
     num_memories=7,
+    channel_embedding=False,
 )
 
 
@@ -29,7 +32,7 @@ def changed(**values: object) -> ModelConfig:
 
 
 def network(config: ModelConfig = CONFIG, *, opened: bool = False) -> STanHopNet:
-    """A network in evaluation mode; ``opened`` gives every parameter a random value, closed steps included."""
+    """A network in evaluation mode; ``opened`` gives every parameter a random value."""
     torch.manual_seed(0)
     built = STanHopNet(config, CHANNELS).eval()
     if opened:
@@ -82,14 +85,25 @@ def test_relabelled_channels_give_the_relabelled_forecast() -> None:
     torch.testing.assert_close(net(x[..., order]), net(x)[..., order])
 
 
-def test_channels_hear_each_other_once_the_closed_steps_have_opened() -> None:
+def test_with_an_embedding_each_channel_is_known_by_its_place() -> None:
+    order = torch.tensor([3, 0, 4, 1, 2])
+    net = network(changed(channel_embedding=True), opened=True).double()
+    x = context(dtype=torch.float64)
+    assert (net(x[..., order]) - net(x)[..., order]).abs().max() > 1e-3
+    net.embedding.channel.data = net.embedding.channel.data[order]
+    relabelled = net(x[..., order])
+    net.embedding.channel.data = net.embedding.channel.data[order.argsort()]
+    torch.testing.assert_close(relabelled, net(x)[..., order])
+    assert network().embedding.channel is None
+
+
+def test_channels_hear_each_other() -> None:
     x = context()
     disturbed = x.clone()
     disturbed[..., 0] = disturbed[..., 0].flip(1)
     others = slice(1, None)
-    fresh, opened = network(), network(opened=True)
-    torch.testing.assert_close(fresh(disturbed)[..., others], fresh(x)[..., others])
-    assert (opened(disturbed) - opened(x))[..., others].abs().max() > 1e-3
+    net = network(opened=True)
+    assert (net(disturbed) - net(x))[..., others].abs().max() > 1e-3
 
 
 @pytest.mark.parametrize(("level", "spread"), [(0.0, 1e-9), (1e9, 1e3), (-3.0, 1e12)])
@@ -164,3 +178,52 @@ def test_build_network_builds_a_stanhop_net() -> None:
     net = build_network(CONFIG, CHANNELS)
     assert isinstance(net, nn.Module)
     assert isinstance(net, STanHopNet)
+
+
+@pytest.mark.parametrize(
+    ("network", "separation"),
+    [(name, separation) for name, separations in PUBLISHED_SEPARATIONS.items() for separation in separations],
+)
+def test_the_published_networks_are_built_by_name(network: str, separation: str) -> None:
+    torch.manual_seed(0)
+    config = changed(network=network, separation=separation, instance_norm=False)
+    net = build_network(config, CHANNELS).eval()
+    assert isinstance(net, PublishedSTanHopNet)
+    assert net.config.variant == network.removeprefix("published_")
+    shared = (
+        "context_length",
+        "prediction_length",
+        "patch_length",
+        "merge_size",
+        "num_levels",
+        "num_memories",
+        "dropout",
+    )
+    assert [getattr(net.config, key) for key in shared] == [getattr(config, key) for key in shared]
+    forecast = net(context(dtype=torch.float64))
+    assert (forecast.shape, forecast.dtype) == ((BATCH, 11, CHANNELS), torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"network": "published_stanhop"}, "network published_stanhop has separation gsh, not outeffhop"),
+        ({"network": "published_outeffhop", "separation": "sparse_outeffhop"}, "not sparse_outeffhop"),
+        ({"network": "published_outeffhop"}, "has no instance_norm: set model.instance_norm to false"),
+        ({"network": "published_outeffhop", "instance_norm": False, "gate": True}, "set model.gate to false"),
+        (
+            {"network": "published_outeffhop", "instance_norm": False, "channel_embedding": True},
+            "set model.channel_embedding to false",
+        ),
+        ({"network": "published_outeffhop", "instance_norm": False, "num_updates": 2}, "set model.num_updates to 1"),
+    ],
+)
+def test_what_a_published_network_has_not_is_refused(values: dict[str, object], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        changed(**values)
+
+
+def test_levels_that_the_published_code_cannot_merge_are_refused() -> None:
+    config = changed(network="published_outeffhop", instance_norm=False, merge_size=8)
+    with pytest.raises(ConfigError, match=r"encoder level 2 merges 7 patches|encoder level 3 merges 1 patches"):
+        build_network(config, CHANNELS)

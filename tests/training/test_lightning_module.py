@@ -15,7 +15,14 @@ from torch import Tensor
 from stanhop.config import RunConfig
 from stanhop.errors import DivergedError
 from stanhop.training.guards import Step, StepGuard
-from stanhop.training.lightning_module import FINAL_FACTOR, LOSSES, ForecastingModule, RunningMean, learning_rate_factor
+from stanhop.training.lightning_module import (
+    FINAL_FACTOR,
+    LOSSES,
+    ForecastingModule,
+    RunningMean,
+    cosine_factor,
+    halving_factor,
+)
 
 CHANNELS = ("a", "b", "c")
 
@@ -85,8 +92,8 @@ def test_a_running_mean_goes_on_bit_for_bit_from_its_totals() -> None:
 
 
 @given(num_steps=st.integers(1, 5000))
-def test_the_learning_rate_rises_once_and_falls_once(num_steps: int) -> None:
-    factors = [learning_rate_factor(step, num_steps=num_steps) for step in range(num_steps)]
+def test_the_cosine_of_the_learning_rate_rises_once_and_falls_once(num_steps: int) -> None:
+    factors = [cosine_factor(step, num_steps=num_steps) for step in range(num_steps)]
     highest = factors.index(max(factors))
     assert max(factors) == 1
     assert min(factors) > 0
@@ -96,8 +103,15 @@ def test_the_learning_rate_rises_once_and_falls_once(num_steps: int) -> None:
 
 
 def test_the_learning_rate_ends_low_and_stays_there() -> None:
-    assert learning_rate_factor(999, num_steps=1000) == pytest.approx(FINAL_FACTOR, abs=1e-4)
-    assert learning_rate_factor(5000, num_steps=1000) == pytest.approx(FINAL_FACTOR)
+    assert cosine_factor(999, num_steps=1000) == pytest.approx(FINAL_FACTOR, abs=1e-4)
+    assert cosine_factor(5000, num_steps=1000) == pytest.approx(FINAL_FACTOR)
+
+
+def test_halving_keeps_the_rate_for_two_epochs_and_halves_it_five_times() -> None:
+    steps = 7
+    by_epoch = [halving_factor(steps * epoch, epoch_steps=steps) for epoch in range(14)]
+    assert by_epoch == [1, 1, 1 / 2, 1 / 2, 1 / 4, 1 / 4, 1 / 8, 1 / 8, 1 / 16, 1 / 16, *[1 / 32] * 4]
+    assert halving_factor(2 * steps - 1, epoch_steps=steps) == 1
 
 
 def clip(module: ForecastingModule, *, loss: float = 1.0, gradient: float = 1.0) -> float:

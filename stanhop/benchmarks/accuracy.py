@@ -1,0 +1,205 @@
+"""A grid of trainings and baselines, each a run in MLflow under one parent, each done once, whenever it is stopped."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from stanhop.benchmarks.baselines import Baseline, baseline_settings, measure_baseline
+from stanhop.benchmarks.measurement import Measurement, read_measurement, write_measurement
+from stanhop.config import RunConfig, TrackingConfig
+from stanhop.errors import Code, DataError, StoppedError, quoted
+from stanhop.series.frame import SeriesSet
+from stanhop.series.load import load_series
+from stanhop.storage import locked, make_directory, write_text
+from stanhop.tracking.run import TrackedRun, start_run
+from stanhop.tracking.store import Store, open_store
+from stanhop.training.checkpoint import MANIFEST
+from stanhop.training.fit import fit
+from stanhop.training.outcome import CHECKPOINTS, METRICS, FitResult
+
+logger = logging.getLogger(__name__)
+
+PARENT, LOCK, BASELINE_FOLDER = "parent.json", ".lock", "baselines"
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training of the grid.
+
+    Args:
+        model: What tells its network from the others of the grid, such as its separation.
+        config: The whole configuration: data set, horizon, separation and seed are in it.
+    """
+
+    model: str
+    config: RunConfig
+
+    @property
+    def name(self) -> str:
+        """Name of its run and folder."""
+        data, horizon = Path(self.config.data.source).stem, self.config.model.prediction_length
+        return f"{data}-{horizon}-{self.model}-{self.config.train.seed}"
+
+
+def run_grid(
+    cells: Sequence[Cell],
+    baselines: Sequence[Baseline],
+    *,
+    folder: Path,
+    stride: int,
+    tracking: TrackingConfig,
+    progress: bool = True,
+    report: Report = lambda line: None,
+) -> list[Measurement]:
+    """Train every cell and measure every baseline on the same data sets and horizons; what is done is not done again.
+
+    Args:
+        cells: The trainings.
+        baselines: The forecasters to compare with; those that are trained, with every seed of the cells.
+        folder: Where the runs and measurements are kept; the same folder goes on where it was stopped.
+        stride: Every which window a baseline that is fitted to each window anew is measured on.
+        tracking: Where the runs are recorded, under one parent.
+        progress: Whether to show epochs.
+        report: Told what begins.
+
+    Raises:
+        UserError: as ``fit``; and a cell that is there already was started with another configuration.
+    """
+    make_directory(folder)
+    with locked(folder / LOCK), _parent(folder, tracking) as (store, parent):
+        data_sets = {cell.config.data.source: load_series(cell.config.data) for cell in cells}
+        measured = [
+            _trained(
+                cell, data_sets[cell.config.data.source], folder=folder, parent=parent, progress=progress, report=report
+            )
+            for cell in cells
+        ]
+        for baseline in baselines:
+            for cell, seed in _cells_of(baseline, cells):
+                series_set = data_sets[cell.config.data.source]
+                measured.append(
+                    _baseline(
+                        baseline,
+                        cell,
+                        series_set,
+                        seed=seed,
+                        folder=folder,
+                        stride=stride,
+                        store=store,
+                        parent=parent,
+                        report=report,
+                    )
+                )
+    return measured
+
+
+def _trained(
+    cell: Cell, series_set: SeriesSet, *, folder: Path, parent: TrackedRun, progress: bool, report: Report
+) -> Measurement:
+    run_path = folder / cell.name
+    has_begun = (run_path / CHECKPOINTS / MANIFEST).exists()
+    if not (run_path / METRICS).exists():
+        report(f"{cell.name}: {'going on' if has_begun else 'training'}")
+    result = fit(
+        cell.config,
+        run_path=run_path,
+        resume=has_begun,
+        progress=progress,
+        series_set=series_set,
+        parent_run_id=parent.run_id,
+    )
+    return _measurement(cell, result)
+
+
+def _measurement(cell: Cell, result: FitResult) -> Measurement:
+    config = cell.config
+    return Measurement(
+        data=Path(config.data.source).name,
+        prediction_length=config.model.prediction_length,
+        model=f"STanHop-Net ({cell.model})",
+        seed=config.train.seed,
+        mse=result.metrics["test/mse_scaled"],
+        mae=result.metrics["test/mae_scaled"],
+        num_windows=int(result.metrics["test/num_windows"]),
+        stride=1,
+        seconds=result.metrics["time/train_s"],
+        num_parameters=int(result.metrics["size/num_parameters"]),
+        settings={"validation_loss": result.metrics["val/best_loss"], "loss": config.train.loss},
+    )
+
+
+def _cells_of(baseline: Baseline, cells: Sequence[Cell]) -> Iterator[tuple[Cell, int | None]]:
+    """One cell for each data set and horizon, and for each seed if the baseline is trained."""
+    seen = set()
+    for cell in cells:
+        seed = cell.config.train.seed if baseline.is_trained else None
+        key = (cell.config.data.source, cell.config.model.prediction_length, seed)
+        if key not in seen:
+            seen.add(key)
+            yield cell, seed
+
+
+def _baseline(
+    baseline: Baseline,
+    cell: Cell,
+    series_set: SeriesSet,
+    *,
+    seed: int | None,
+    folder: Path,
+    stride: int,
+    store: Store | None,
+    parent: TrackedRun,
+    report: Report,
+) -> Measurement:
+    config = cell.config
+    (series, *others) = series_set.series
+    if others:
+        problem = f"{quoted(config.data.source)} holds {len(series_set.series)} series; the baselines take one"
+        raise DataError(Code.DATASET, problem, fix="leave them out with --baselines none")
+    steps = config.model.prediction_length
+    stem = f"{Path(config.data.source).stem}-{steps}-{baseline.name}"
+    name = stem if seed is None else f"{stem}-{seed}"
+    path = folder / BASELINE_FOLDER / f"{name}.json"
+    settings = baseline_settings(baseline, series, config.data, fingerprint=series_set.fingerprint, stride=stride)
+    known = read_measurement(path)
+    if known is not None and known.settings == settings:
+        return known
+    report(f"{name}: measuring")
+    tags = {"stanhop.dataset": Path(config.data.source).name, "stanhop.baseline": baseline.name}
+    with _open_run(start_run(store, name=name, tags=tags, parent_run_id=parent.run_id)) as run:
+        measurement = measure_baseline(
+            baseline, series, config.data, prediction_length=steps, seed=seed, stride=stride, settings=settings
+        )
+        run.log_metrics({"test/mse_scaled": measurement.mse, "test/mae_scaled": measurement.mae})
+        write_measurement(path, measurement)
+    return measurement
+
+
+@contextmanager
+def _parent(folder: Path, tracking: TrackingConfig) -> Iterator[tuple[Store | None, TrackedRun]]:
+    """The store, and the run that holds all others: the one of this folder if there is one already."""
+    store = open_store(tracking, folder=Path.cwd()) if tracking.enabled else None
+    path = folder / PARENT
+    known = json.loads(path.read_text(encoding="utf-8"))["run_id"] if path.exists() else None
+    run = start_run(store, name=folder.name, tags={"stanhop.benchmark": "accuracy"}, run_id=known)
+    if run.run_id not in (None, known):
+        write_text(path, json.dumps({"run_id": run.run_id}) + "\n")
+    with _open_run(run):
+        yield store, run
+
+
+@contextmanager
+def _open_run(run: TrackedRun) -> Iterator[TrackedRun]:
+    """``run``, closed as FINISHED, KILLED or FAILED according to how the block ends."""
+    try:
+        yield run
+    except BaseException as error:
+        run.finish("KILLED" if isinstance(error, StoppedError | KeyboardInterrupt) else "FAILED")
+        raise
+    run.finish("FINISHED")

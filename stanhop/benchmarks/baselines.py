@@ -1,0 +1,247 @@
+"""The forecasters of sktime that a network has to beat, measured on the very windows it is measured on."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+from pytorch_lightning.utilities.seed import isolate_rng
+
+from stanhop.benchmarks.measurement import Measurement
+from stanhop.config import DataConfig
+from stanhop.errors import Code, ConfigError, MachineError, quoted
+from stanhop.forecasting import metrics
+from stanhop.forecasting.calendar import season_length
+from stanhop.series.frame import Series
+from stanhop.series.scaling import Scaler
+from stanhop.series.windows import borders, split_origins
+
+Values = NDArray[np.float64]
+Forecasts = Callable[[Values], Values]
+"""Maps contexts ``(windows, context_length, channels)`` to forecasts ``(windows, prediction_length, channels)``."""
+
+LOCAL_SEASONS = 14
+"""Seasons of history, if there are as many, that a forecaster gets which is fitted to each window anew."""
+LINEAR_CONTEXT = 336
+"""Context of DLinear and NLinear in the tables of Zeng et al. 2023, arXiv:2205.13504."""
+LINEAR_TRAINING: Mapping[str, Any] = {"num_epochs": 10, "batch_size": 32, "lr": 1e-3}
+"""How they are trained: Adam and MSE as sktime has them, the epochs of Zeng et al.; tuned on nothing."""
+BATCH = 256
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A forecaster of sktime.
+
+    Args:
+        name: As the command line and the table call it.
+        is_trained: Whether it is trained once, on the training rows, with a seed; otherwise it is fitted to the
+            context of each window anew, which takes so long that only each n-th window is measured.
+        make: Makes the forecaster for a season, a horizon and a number of channels.
+    """
+
+    name: str
+    is_trained: bool
+    make: Callable[[int, int, int], Any]
+
+
+def _naive(season: int, steps: int, channels: int) -> Any:
+    from sktime.forecasting.naive import NaiveForecaster
+
+    return NaiveForecaster(strategy="last")
+
+
+def _seasonal_naive(season: int, steps: int, channels: int) -> Any:
+    from sktime.forecasting.naive import NaiveForecaster
+
+    return NaiveForecaster(strategy="last", sp=season)
+
+
+def _theta(season: int, steps: int, channels: int) -> Any:
+    from sktime.forecasting.theta import ThetaForecaster
+
+    # Values are centred at 0, so the season is taken out by hand, additively: Theta's own way multiplies.
+    from sktime.transformations.detrend import Deseasonalizer
+
+    theta = ThetaForecaster(deseasonalize=False)
+    return Deseasonalizer(sp=season, model="additive") * theta if season > 1 else theta
+
+
+def _dlinear(season: int, steps: int, channels: int) -> Any:
+    from sktime.forecasting.ltsf import LTSFDLinearForecaster
+
+    return LTSFDLinearForecaster(LINEAR_CONTEXT, steps, in_channels=channels, **LINEAR_TRAINING)
+
+
+def _nlinear(season: int, steps: int, channels: int) -> Any:
+    from sktime.forecasting.ltsf import LTSFNLinearForecaster
+
+    return LTSFNLinearForecaster(LINEAR_CONTEXT, steps, in_channels=channels, **LINEAR_TRAINING)
+
+
+BASELINES = {
+    baseline.name: baseline
+    for baseline in (
+        Baseline("naive", False, _naive),
+        Baseline("seasonal_naive", False, _seasonal_naive),
+        Baseline("theta", False, _theta),
+        Baseline("dlinear", True, _dlinear),
+        Baseline("nlinear", True, _nlinear),
+    )
+}
+
+
+def find_baseline(name: str) -> Baseline:
+    """The baseline called ``name``.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in BASELINES:
+        fix = f"choose from {', '.join(BASELINES)}, or none"
+        raise ConfigError(Code.CONFIG, f"no baseline is called {quoted(name)}", fix=fix)
+    return BASELINES[name]
+
+
+def baseline_settings(
+    baseline: Baseline, series: Series, data: DataConfig, *, fingerprint: str, stride: int
+) -> dict[str, Any]:
+    """What decides the outcome of ``measure_baseline`` beside data set, horizon and seed."""
+    split = {part: float(size) for part, size in data.split.model_dump().items()}
+    season = season_length(series.frequency)
+    context_length = min(LOCAL_SEASONS * season, borders(len(series), data.split).test.start)
+    own: dict[str, Any] = (
+        {"context_length": LINEAR_CONTEXT, **LINEAR_TRAINING}
+        if baseline.is_trained
+        else {"context_length": context_length, "season": season, "stride": stride}
+    )
+    return {"data_sha256": fingerprint, "split": split, **own}
+
+
+def measure_baseline(
+    baseline: Baseline,
+    series: Series,
+    data: DataConfig,
+    *,
+    prediction_length: int,
+    seed: int | None,
+    stride: int,
+    settings: Mapping[str, Any],
+) -> Measurement:
+    """Measure ``baseline`` over the test windows of ``series``, scaled by the training rows.
+
+    Args:
+        baseline: Which forecaster.
+        series: The series.
+        data: Its name and its split.
+        prediction_length: Steps to forecast.
+        seed: Seed of the training, for one that is trained.
+        stride: Measure each ``stride``-th window, for one that is fitted to each window anew.
+        settings: Those of ``baseline_settings``.
+
+    Raises:
+        DataError: the series is too short.
+        MachineError: a package that the forecaster needs is not installed.
+    """
+    rows = borders(len(series), data.split).train
+    values = Scaler.fit(series.values[rows.start : rows.stop]).transform(series.values)
+    length = int(settings["context_length"])
+    origins = split_origins(len(series), data.split, "test", context_length=length, prediction_length=prediction_length)
+    stride = 1 if baseline.is_trained else stride
+    windows = sliding_window_view(values, length + prediction_length, axis=0)  # (windows, channels, steps), a view
+    chosen = windows[origins.start - length : origins.stop - length : stride].swapaxes(1, 2)
+    season = season_length(series.frequency)
+    with _quiet_sktime(), isolate_rng():
+        forecaster = _made(baseline, season, prediction_length, series.values.shape[1])
+        began_s = time.monotonic()
+        if baseline.is_trained:
+            torch.manual_seed(0 if seed is None else seed)
+            forecasts = _trained(forecaster, values[rows.start : rows.stop], prediction_length)
+        else:
+            forecasts = _fitted_anew(forecaster, prediction_length)
+        trained_s = time.monotonic() - began_s
+        errors = _errors(forecasts, chosen, length)
+        seconds = trained_s if baseline.is_trained else time.monotonic() - began_s
+    return Measurement(
+        data=data.source,
+        prediction_length=prediction_length,
+        model=f"{baseline.name} (sktime)",
+        seed=seed if baseline.is_trained else None,
+        mse=errors[0],
+        mae=errors[1],
+        num_windows=len(chosen),
+        stride=stride,
+        seconds=seconds,
+        num_parameters=_num_parameters(forecaster) if baseline.is_trained else None,
+        settings=dict(settings),
+    )
+
+
+def _made(baseline: Baseline, season: int, steps: int, channels: int) -> Any:
+    try:
+        return baseline.make(season, steps, channels)
+    except ModuleNotFoundError as error:
+        problem = f"the baseline {baseline.name} cannot be made: {str(error).splitlines()[0]}"
+        fix = "pip install 'stanhop[benchmarks]', or leave it out with --baselines"
+        raise MachineError(Code.ENVIRONMENT, problem, fix=fix) from error
+
+
+def _fitted_anew(forecaster: Any, steps: int) -> Forecasts:
+    horizon = np.arange(1, steps + 1)
+
+    def forecast(contexts: Values) -> Values:
+        forecasts = [forecaster.clone().fit(pd.DataFrame(context), fh=horizon).predict() for context in contexts]
+        return np.stack([np.asarray(each, dtype=np.float64) for each in forecasts])
+
+    return forecast
+
+
+def _trained(forecaster: Any, values: Values, steps: int) -> Forecasts:
+    """Train on ``values``; sktime forecasts from the end of its data alone, so its network is asked for each window."""
+    forecaster.fit(pd.DataFrame(values), fh=np.arange(1, steps + 1))
+    network = forecaster.network.eval()
+
+    def forecast(contexts: Values) -> Values:
+        with torch.inference_mode():
+            forecasts: Values = network(torch.from_numpy(contexts).float()).double().numpy()
+        return forecasts
+
+    return forecast
+
+
+def _errors(forecasts: Forecasts, windows: Values, length: int) -> tuple[float, float]:
+    """MSE and MAE over ``windows``, ``(windows, length + prediction_length, channels)``, some at a time."""
+    sums = np.zeros(2)
+    for batch in _batches(windows):
+        forecast, target = forecasts(np.ascontiguousarray(batch[:, :length])), batch[:, length:]
+        sums += len(batch) * np.array([metrics.mse(forecast, target), metrics.mae(forecast, target)])
+    mse, mae = sums / len(windows)
+    return float(mse), float(mae)
+
+
+def _batches(windows: Values) -> Iterator[Values]:
+    return (windows[first : first + BATCH] for first in range(0, len(windows), BATCH))
+
+
+def _num_parameters(forecaster: Any) -> int:
+    return sum(weight.numel() for weight in forecaster.network.parameters())
+
+
+@contextmanager
+def _quiet_sktime() -> Iterator[None]:
+    """Without warnings of options that change in the next release and of optimisers that stop early.
+
+    They are recorded and dropped: sktime puts filters of its own over any that is set here.
+    """
+    with warnings.catch_warnings(record=True):
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,114 @@
+"""A grid: each cell and baseline once, all of them under one parent, going on where it was stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+
+from stanhop.benchmarks import accuracy
+from stanhop.benchmarks.accuracy import Cell, run_grid
+from stanhop.benchmarks.baselines import find_baseline
+from stanhop.benchmarks.measurement import Measurement, read_measurement
+from stanhop.config import RunConfig, TrackingConfig
+from stanhop.errors import MachineError, ModelError, OutputError
+
+Grid = Callable[..., list[Measurement]]
+
+
+@pytest.fixture
+def cells(config: RunConfig) -> list[Cell]:
+    """Two seeds."""
+    return [
+        Cell("outeffhop", config.model_copy(update={"train": config.train.model_copy(update={"seed": seed})}))
+        for seed in (5, 6)
+    ]
+
+
+@pytest.fixture
+def grid(cells: list[Cell], tmp_path: Path) -> Grid:
+    """Run the two cells, naive and nlinear, into one folder."""
+
+    def call(**changes: Any) -> list[Measurement]:
+        options: dict[str, Any] = {
+            "cells": cells,
+            "baselines": [find_baseline("naive"), find_baseline("nlinear")],
+            "folder": tmp_path / "grid",
+            "stride": 7,
+            "tracking": TrackingConfig(enabled=False),
+            "progress": False,
+        }
+        options |= changes
+        return run_grid(options.pop("cells"), options.pop("baselines"), **options)
+
+    return call
+
+
+def test_a_grid_measures_each_cell_and_each_baseline_with_each_seed_it_needs(grid: Grid) -> None:
+    measured = [(one.model, one.seed) for one in grid()]
+    ours, nlinear = "STanHop-Net (outeffhop)", "nlinear (sktime)"
+    assert measured == [(ours, 5), (ours, 6), ("naive (sktime)", None), (nlinear, 5), (nlinear, 6)]
+
+
+def test_what_is_done_is_not_done_again(grid: Grid) -> None:
+    reports: list[str] = []
+    first = grid(report=reports.append)
+    assert len(reports) == len(first)
+    reports.clear()
+    assert grid(report=reports.append) == first
+    assert not reports
+
+
+def test_a_grid_that_was_stopped_goes_on(grid: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: Any, **__: Any) -> None:
+        raise MachineError("E402", "power cut", fix="none")  # type: ignore[arg-type]  # any error does
+
+    with monkeypatch.context() as patch:
+        patch.setattr(accuracy, "measure_baseline", stop)
+        with pytest.raises(MachineError, match="power cut"):
+            grid()
+    reports: list[str] = []
+    grid(report=reports.append)
+    assert reports == [f"waves-3-{name}: measuring" for name in ("naive", "nlinear-5", "nlinear-6")]
+
+
+def test_a_cell_that_was_started_otherwise_is_refused(grid: Grid, cells: list[Cell]) -> None:
+    grid(baselines=[])
+    model = cells[0].config.model.model_copy(update={"dropout": 0.3})
+    changed = Cell("outeffhop", cells[0].config.model_copy(update={"model": model}))
+    with pytest.raises(ModelError, match=r"model\.dropout was 0\.1 and is now 0\.3"):
+        grid(cells=[changed], baselines=[])
+
+
+def test_a_baseline_of_another_stride_is_measured_anew(grid: Grid) -> None:
+    counts = [grid(stride=stride)[2].num_windows for stride in (7, 11, 11)]
+    assert counts[0] > counts[1] == counts[2]
+
+
+def test_all_runs_are_parts_of_one_run_that_is_gone_on_with(cells: list[Cell], tmp_path: Path) -> None:
+    tracking = TrackingConfig(uri=f"sqlite:///{tmp_path}/mlflow.db")
+    tracked = [Cell(cell.model, cell.config.model_copy(update={"tracking": tracking})) for cell in cells]
+    naive = [find_baseline("naive")]
+    for some in (tracked[:1], tracked):  # the second call goes on with the first
+        run_grid(some, naive, folder=tmp_path / "grid", stride=7, tracking=tracking, progress=False)
+    mlflow.set_tracking_uri(tracking.uri)
+    runs = mlflow.search_runs(experiment_names=["stanhop"])
+    names = runs.set_index("tags.mlflow.runName")
+    (parent,) = names[names["tags.mlflow.parentRunId"].isna()].index
+    assert parent == "grid"
+    children = names.drop("grid")
+    assert sorted(children.index) == ["waves-3-naive", "waves-3-outeffhop-5", "waves-3-outeffhop-6"]
+    assert set(children["tags.mlflow.parentRunId"]) == {names.loc["grid", "run_id"]}
+    assert (runs["status"] == "FINISHED").all()
+    assert children["metrics.test/mse_scaled"].notna().all()
+
+
+def test_a_damaged_measurement_is_refused_by_name(grid: Grid, tmp_path: Path) -> None:
+    grid(cells=[], baselines=[])
+    path = tmp_path / "grid" / "naive.json"
+    path.write_text("{}")
+    with pytest.raises(OutputError, match=r"naive\.json: is damaged: .*; delete it to have it measured again"):
+        read_measurement(path)

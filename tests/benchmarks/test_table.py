@@ -1,0 +1,73 @@
+"""The table: mean and deviation over seeds, beside what papers report, best first."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from typing import Any
+
+from stanhop.benchmarks.literature import published
+from stanhop.benchmarks.measurement import Measurement
+from stanhop.benchmarks.table import document_of, rows_of, to_markdown
+from stanhop.series.catalog import data_sets
+
+
+def measurement(model: str, mse: float, seed: int | None = None, **changes: Any) -> Measurement:
+    values = {
+        "data": "ETTh1",
+        "prediction_length": 24,
+        "model": model,
+        "seed": seed,
+        "mse": mse,
+        "mae": 2 * mse,
+        "num_windows": 2857,
+        "stride": 1,
+        "seconds": 3.0,
+        "num_parameters": None,
+        "settings": {},
+    }
+    return Measurement.model_validate(values | changes)
+
+
+MEASURED = [
+    measurement("outeffhop", 0.28, 1),
+    measurement("outeffhop", 0.31, 2),
+    measurement("naive", 0.9, stride=24, num_windows=120),
+]
+
+
+def test_a_row_is_mean_and_sample_deviation_over_seeds() -> None:
+    (row,) = [row for row in rows_of(MEASURED) if row.model == "outeffhop"]
+    assert row.mse == statistics.fmean([0.28, 0.31])
+    assert row.mse_deviation == statistics.stdev([0.28, 0.31])
+    assert row.mae == 2 * row.mse
+    assert row.seeds == (1, 2)
+
+
+def test_published_figures_of_the_same_data_and_horizon_stand_beside_best_first() -> None:
+    rows = rows_of(MEASURED)
+    assert [row.model for row in rows][:2] == ["outeffhop", "Crossformer"]
+    assert rows[-1].model == "naive"
+    assert [row.mse for row in rows] == sorted(row.mse for row in rows)
+    assert {row.source for row in rows if row.model == "Crossformer"} == {published("ETTh1", 24)[0].source}
+    assert not published("ETTh1", 25)
+
+
+def test_the_table_says_which_windows_were_measured() -> None:
+    lines = to_markdown(rows_of(MEASURED)).splitlines()
+    assert "### ETTh1, 24 steps" in lines
+    assert "| outeffhop | 0.295 ± 0.021 | 0.590 ± 0.042 | 1, 2 | 2,857 | 3 | measured |" in lines
+    assert "| naive | 0.900 | 1.800 |  | 120 (stride 24) | 3 | measured |" in lines
+    assert any(line.startswith("| MTGNN | 0.336 |  |") for line in lines)
+
+
+def test_the_document_is_json_with_machine_and_command() -> None:
+    document = json.loads(json.dumps(document_of(MEASURED, command="stanhop bench accuracy"), allow_nan=False))
+    assert len(document["measurements"]) == 3
+    assert document["command"] == "stanhop bench accuracy"
+    assert {"processor", "num_threads", "versions"} <= set(document["machine"])
+
+
+def test_published_figures_are_of_sets_in_the_catalogue() -> None:
+    assert published("WTH", 720)
+    assert {"ETTh1", "WTH"} <= set(data_sets())
