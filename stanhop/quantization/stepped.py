@@ -15,8 +15,8 @@ from stanhop.hopfield.layers import Hopfield
 from stanhop.hopfield.separation import separate
 
 OnStep = Callable[[str, Tensor], Tensor]
-"""Is given the name of what a retrieval makes and the tensor, and returns what goes on instead. The names are ``scores``,
-``weights``, ``retrieved`` and ``gated``, the first three with ``update_1.``, … in front in all updates but the last."""
+"""Is given the name of what a retrieval makes and the tensor, and returns what goes on instead. The names are
+``scores``, ``weights``, ``retrieved`` and ``gated``; ``update_1.``, … stands in front in all updates but the last."""
 
 
 class SteppedHopfield(nn.Module):
