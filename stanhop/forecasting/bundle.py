@@ -201,6 +201,12 @@ def bundle_digest(bundle: Bundle) -> str:
     return sha256_of("".join(sha256_of(contents[name]) for name in sorted(contents)).encode())
 
 
+def bundle_bytes(bundle: Bundle) -> int:
+    """Bytes of the directory that ``save_bundle`` would write."""
+    contents = _contents(bundle)
+    return sum(map(len, contents.values())) + len(_manifest_bytes(contents, bundle))
+
+
 def program_versions() -> dict[str, str]:
     """Versions of this program, of Python, and of the libraries that decide the bits of a forecast."""
     libraries = {name: version(name) for name in ("numpy", "pandas", "safetensors")}

@@ -48,9 +48,9 @@ def predicted(bundle, contexts: torch.Tensor) -> np.ndarray:
 
 
 @pytest.mark.parametrize("quantization", ALL)
-def test_forecasts_stay_close_and_the_float_model_is_not_changed(bundle, calibration, contexts, quantization) -> None:
+def test_forecasts_stay_close_and_the_float_model_is_not_changed(bundle, contexts, quantization) -> None:
     before = predicted(bundle, contexts[0])
-    quantized = quantize_bundle(bundle, quantization, calibration=calibration)
+    quantized = quantize_bundle(bundle, quantization, calibration=contexts)
     assert predicted(bundle, contexts[0]).tolist() == before.tolist()
     assert bundle.quantization is None
     error = np.linalg.norm(predicted(quantized, contexts[0]) - before) / np.linalg.norm(before)
