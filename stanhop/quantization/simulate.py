@@ -148,7 +148,8 @@ def _round_weights(network: nn.Module, protocol: Protocol) -> None:
                 _round_in_place(module.memory, protocol)
                 _round_in_place(module.values, protocol)
             elif isinstance(module, PatchEmbedding):
-                _round_in_place(module.position, protocol)
+                for own in module.parameters(recurse=False):  # positions, and what else is added to a patch
+                    _round_in_place(own, protocol)
 
 
 def _round_in_place(weight: Tensor, protocol: Protocol, *, per_channel: bool = False) -> None:
