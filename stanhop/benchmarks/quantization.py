@@ -182,7 +182,7 @@ def _measured(cell: Cell, bundle: Bundle, series_set: SeriesSet, path: Path, *, 
     if kept is None:
         report(f"measuring {cell.name}")
         network = measure_outliers(bundle.network, split_contexts(bundle, series_set, "test", batch_size=32))
-        figures = {counted: asdict(network.summary(counted)) for counted in COUNTED}
+        figures: dict[str, dict[str, float]] = {counted: asdict(network.summary(counted)) for counted in COUNTED}
         kept = Measured(cell.method, cell.config.train.seed, _error(bundle, series_set), {}, figures)
     if missing:
         calibration = calibration_contexts(bundle, series_set)

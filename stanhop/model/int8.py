@@ -70,6 +70,7 @@ class Int8Linear(nn.Module):
             self.register_buffer("input_scale", torch.ones(()))
             self.register_buffer("input_zero_point", torch.zeros((), dtype=torch.int32))
         self._packed: tuple[Any, ...] | None = None
+        self._static_grid = (1.0, 0)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy needs; the kernel's own layout of the weights is made anew."""
@@ -117,11 +118,15 @@ class Int8Linear(nn.Module):
     def _pack(self) -> tuple[Any, ...]:
         """The weights in the kernel's layout and the constants beside them, made once."""
         if self._packed is None:
-            is_static = self.activations == "static"
-            static_grid = (float(self.input_scale), int(self.input_zero_point)) if is_static else (1.0, 0)
+            self.settle()
             zeros = torch.zeros(self.out_features, dtype=torch.int32)
-            self._packed = (torch.ops.onednn.qlinear_prepack(self.weight, None), zeros, *static_grid)
+            self._packed = (torch.ops.onednn.qlinear_prepack(self.weight, None), zeros, *self._static_grid)
         return self._packed
+
+    def settle(self) -> None:
+        """Take scale and zero point for final, as plain numbers, which is what torch's compiler looks for."""
+        if self.activations == "static":
+            self._static_grid = (float(self.input_scale), int(self.input_zero_point))
 
     def _by_pattern(self, inputs: Tensor) -> Tensor:
         """``forward`` as the operations that torch's compiler turns into int8 kernels, fused with what is around."""
@@ -130,9 +135,8 @@ class Int8Linear(nn.Module):
             sums = functional.linear(integers.to(inputs.dtype), self.weight.to(inputs.dtype))
             return sums * (scale * self.weight_scale) + self.bias
         operations = torch.ops.quantized_decomposed
-        scale_and_zero = (self.input_scale, self.input_zero_point, 0, LEVELS, torch.uint8)
-        quantised = operations.quantize_per_tensor.tensor(inputs, *scale_and_zero)
-        activations = operations.dequantize_per_tensor.tensor(quantised, *scale_and_zero)
+        quantised = operations.quantize_per_tensor(inputs, *self._static_grid, 0, LEVELS, torch.uint8)
+        activations = operations.dequantize_per_tensor(quantised, *self._static_grid, 0, LEVELS, torch.uint8)
         zeros = torch.zeros_like(self.weight_scale, dtype=torch.int64)
         weight = operations.dequantize_per_channel(self.weight, self.weight_scale, zeros, 0, -128, 127, torch.int8)
         return functional.linear(activations, weight, self.bias)

@@ -43,7 +43,7 @@ from stanhop.quantization.rounding import (
     rounded_weight,
     weight_scale,
 )
-from stanhop.quantization.smoothing import smoothed
+from stanhop.quantization.smoothing import smooth
 from stanhop.quantization.stepped import SteppedHopfield, hopfields_in
 
 ROUNDED_OUTPUTS = (nn.Linear, nn.LayerNorm, nn.GELU, PatchEmbedding, Residual, AcrossChannels)
@@ -123,7 +123,9 @@ def simulate(network: nn.Module, calibration: Sequence[Tensor], protocol: Protoc
     """
     if not isinstance(network, STanHopNet):
         raise ConfigError(Code.CONFIG, f"only a STanHopNet can be simulated, this is a {type(network).__name__}")
-    copied = copy.deepcopy(network) if protocol.smoothing is None else _smoothed(network, calibration, protocol)
+    copied = copy.deepcopy(network)
+    if protocol.smoothing is not None:
+        smooth(copied, calibration, strength=protocol.smoothing)
     _round_weights(copied, protocol)
     sites = _Sites(protocol)
     _place_sites(copied, sites)
@@ -132,11 +134,6 @@ def simulate(network: nn.Module, calibration: Sequence[Tensor], protocol: Protoc
             copied(batch)
     sites.freeze()
     return SimulatedNetwork(copied, sites.ranges)
-
-
-def _smoothed(network: nn.Module, calibration: Sequence[Tensor], protocol: Protocol) -> nn.Module:
-    assert protocol.smoothing is not None
-    return smoothed(network, calibration, strength=protocol.smoothing)
 
 
 def _round_weights(network: nn.Module, protocol: Protocol) -> None:

@@ -32,18 +32,23 @@ def smoothed(network: nn.Module, contexts: Iterable[Tensor], *, strength: float 
         contexts: Scaled contexts ``(batch, context_length, channels)`` to find the scale of each feature on.
         strength: 0 moves nothing but the scale of the weights, 1 everything.
     """
-    network = copy.deepcopy(network)
+    changed = copy.deepcopy(network)
+    smooth(changed, contexts, strength=strength)
+    return changed
+
+
+def smooth(network: nn.Module, contexts: Iterable[Tensor], *, strength: float = 0.5) -> None:
+    """As ``smoothed``, changing ``network`` itself."""
     pairs = list(norms_and_readers(network))
     largest = _largest_features(network, [norm for norm, _ in pairs], contexts)
     with torch.no_grad():
         for (norm, readers), features in zip(pairs, largest, strict=True):
             weights = torch.stack([_by_feature(reader, norm).abs().amax(dim=(0, 1)) for reader in readers]).amax(dim=0)
             scale = features.clamp(min=LEAST) ** strength / weights.clamp(min=LEAST) ** (1 - strength)
-            norm.weight /= scale
-            norm.bias /= scale
+            norm.weight.div_(scale)
+            norm.bias.div_(scale)
             for reader in readers:
                 _by_feature(reader, norm).mul_(scale)
-    return network
 
 
 def norms_and_readers(network: nn.Module) -> Iterator[tuple[nn.LayerNorm, list[nn.Linear]]]:

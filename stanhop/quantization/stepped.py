@@ -28,6 +28,8 @@ class SteppedHopfield(nn.Module):
         by_definition: Whether weights come from the slow definition, which consists of plain operations only.
     """
 
+    _learned_alpha: Tensor
+
     def __init__(self, hopfield: Hopfield, *, on_step: OnStep | None = None, by_definition: bool = False) -> None:
         super().__init__()
         self.num_heads = hopfield.num_heads
@@ -61,7 +63,7 @@ class SteppedHopfield(nn.Module):
     def _read_out(self, state: Tensor, memory: Tensor, values: Tensor, *, prefix: str = "") -> Tensor:
         beta = state.shape[-1] ** -0.5
         scores = self._on_step(f"{prefix}scores", (state * beta) @ memory.transpose(-1, -2))
-        alpha = self.separation.alpha if self._learned_alpha is None else self._learned_alpha
+        alpha = self._learned_alpha if self.separation.alpha is None else self.separation.alpha
         weights = self._separate(scores, alpha=alpha, no_op=self.separation.no_op, clip=self.separation.clip)
         return self._on_step(f"{prefix}retrieved", self._on_step(f"{prefix}weights", weights) @ values)
 

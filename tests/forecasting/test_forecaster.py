@@ -296,3 +296,30 @@ def test_forecasting_opens_no_socket_and_no_pickle_and_imports_nothing_heavy(
     assert [path for path in written if not path.startswith(str(output.parent))] == []
     assert output.is_file()
     assert not has_pyplot  # a plot leaves the global state of matplotlib alone
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_a_compiled_network_forecasts_the_same_but_for_rounding(bundle: Bundle, make_series: Any) -> None:
+    quantized = quantize_bundle(bundle, Quantization("w8a8", "static"), calibration=[torch.randn(7, 37, 3)])
+    for each in (bundle, quantized):
+        series = make_series()
+        expected = Forecaster(each, device="cpu").forecast(series).values
+        compiled = Forecaster(each, device="cpu", is_compiled=True).forecast(series).values
+        np.testing.assert_allclose(compiled, expected, rtol=1e-3, atol=1e-2 * np.abs(expected).max())
+
+
+def test_a_network_that_cannot_be_compiled_is_a_matter_of_the_machine(
+    bundle: Bundle, make_series: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch._inductor.exc import InductorError
+
+    def fail(_network: object) -> Any:
+        def call(_contexts: object) -> None:
+            raise InductorError(RuntimeError("no C++ compiler"), None)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", fail)
+    with pytest.raises(MachineError, match="cannot compile the network: .*; install a C\\+\\+ compiler, or leave"):
+        Forecaster(bundle, device="cpu", is_compiled=True).forecast(make_series())
