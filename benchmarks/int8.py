@@ -6,7 +6,8 @@
 Ways: float32 as it is (eager) and compiled by torch; int8 dynamic and static as they are; int8 static compiled. They
 take turns in one process on one thread, after a warm-up (compiling takes minutes); the median and the 95th percentile
 of the calls, and ratios to float32 eager and compiled, round by round, with their quartiles. Peak memory is that of a
-process that loads one model and forecasts one batch, above the same process with nothing loaded. The result goes to ``benchmarks/results/int8.json``.
+process that loads one model and forecasts one batch, above the same process with nothing loaded. The result goes to
+``benchmarks/results/int8.json``.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,8 @@ from torch import Tensor, nn
 from stanhop.errors import Code, DataError, MachineError, UsageError
 from stanhop.forecasting.bundle import Bundle
 from stanhop.forecasting.forecaster import Forecast, Forecaster
+from stanhop.model.int8 import Quantization
+from stanhop.quantization.int8 import quantize_bundle
 from stanhop.series.frame import Series
 from stanhop.series.scaling import Scaler
 
@@ -321,5 +324,5 @@ def test_a_network_that_cannot_be_compiled_is_a_matter_of_the_machine(
         return call
 
     monkeypatch.setattr(torch, "compile", fail)
-    with pytest.raises(MachineError, match="cannot compile the network: .*; install a C\\+\\+ compiler, or leave"):
+    with pytest.raises(MachineError, match=r"cannot compile the network: .*; install a C\+\+ compiler, or leave"):
         Forecaster(bundle, device="cpu", is_compiled=True).forecast(make_series())
