@@ -7,8 +7,8 @@ OutEffHop from the same seeds; float error, W8A8 and W6A6 error of the same chec
 inf-norm are measured on the test windows. Nothing is chosen by them. Runs lie in ``runs/outliers``, and a second call
 goes on where the first was stopped. The result goes to ``benchmarks/results/outliers.json`` and ``.png``.
 
-What is left out, for time: more than two seeds (--seeds), the full preset, data sets but ETTh1, the other methods (for them see
-``stanhop bench quantization``).
+What is left out, for time: more than two seeds (--seeds), the full preset, data sets but ETTh1, the other methods (for
+them see ``stanhop bench quantization``).
 """
 
 from __future__ import annotations
