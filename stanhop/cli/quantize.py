@@ -71,6 +71,15 @@ def quantize(
         typer.Option("--split", help="Whose windows decide; the test rows should decide nothing."),
     ] = "validation",
     target: Target = None,
+    onnx_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--onnx",
+            metavar="FILE",
+            help="Also write the network as int8 for ONNX Runtime (extra: onnx).",
+            show_default=False,
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure and report; write and record nothing.")] = False,
     overwrite: Overwrite = False,
     no_progress: NoProgress = False,
@@ -90,6 +99,7 @@ def quantize(
     from stanhop.forecasting.bundle import load_bundle, save_bundle
     from stanhop.quantization.compare import compare
     from stanhop.quantization.int8 import refuse_quantized
+    from stanhop.quantization.onnx import export_onnx, require_onnx
     from stanhop.series.load import load_series
     from stanhop.storage import refuse_existing
     from stanhop.tracking.store import open_store
@@ -99,8 +109,10 @@ def quantize(
     bundle = load_bundle(model)
     refuse_quantized(bundle)
     target = target or model.with_name(f"{model.name}-{scheme}" + ("-static" if backend == "static" else ""))
-    if not (overwrite or dry_run):
-        refuse_existing(target)
+    if onnx_file is not None:
+        require_onnx()
+    for path in [] if overwrite or dry_run else [target, *([onnx_file] if onnx_file else [])]:
+        refuse_existing(path)
     config = config_for_data(bundle.config, calibration, flags)
     series_set = load_series(config.data)
     output.notes(series_set.notes)
@@ -118,6 +130,9 @@ def quantize(
     run_id = None
     if written is not None:
         save_bundle(written, dataclasses.replace(after, config=bundle.config), overwrite=overwrite)
+        if onnx_file is not None:
+            progress(f"writing {onnx_file}")
+            export_onnx(bundle, onnx_file)
         run_id = _recorded(store, before, {"float32": model, _name(quantization): written}, comparison, series_set)
     _print(comparison, quantization, written, run_id, output)
     if comparison.exceeds(limit):
