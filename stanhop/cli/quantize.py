@@ -33,7 +33,7 @@ Backend = Annotated[
     Literal["dynamic", "static"],
     typer.Option(
         "--backend",
-        help="Where 8-bit activations get their ranges: from each row as it comes, or measured beforehand (faster once compiled).",
+        help="Where 8-bit activations get their ranges: from each row as it comes, or measured (fast when compiled).",
     ),
 ]
 Calibration = Annotated[
