@@ -51,6 +51,9 @@ class Code(StrEnum):
     CHECKPOINT = "E303"
     """A training checkpoint that is missing, damaged, or of another run."""
 
+    DEGRADED = "E304"
+    """A quantised model whose loss grew by more than was allowed."""
+
     OUTPUT = "E401"
     """An output that exists already, or would overwrite an input."""
     ENVIRONMENT = "E402"

@@ -14,6 +14,7 @@ import re
 import secrets
 import shutil
 import socket
+import tempfile
 import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -113,6 +114,17 @@ def make_directory(path: Path) -> None:
             _write_new(probe, b"probe")
         finally:
             probe.unlink(missing_ok=True)
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder of this process alone, gone with all it holds when the block ends."""
+    with _reported(Path(tempfile.gettempdir())):
+        path = Path(tempfile.mkdtemp(prefix="stanhop-"))
+    try:
+        yield path
+    finally:
+        _remove(path)
 
 
 def remove_file(path: Path) -> None:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from stanhop.cli.layers import data_set_layers
+from stanhop.cli.layers import config_for_data
 from stanhop.cli.options import READ_FLAGS, BatchSize, Device, Flags, Model, command
 from stanhop.cli.output import Output, aligned, metric_lines
-from stanhop.config import Layer, RunConfig, resolve
 
 if TYPE_CHECKING:
-    from stanhop.forecasting.bundle import Bundle
     from stanhop.forecasting.evaluation import Evaluation
 
 app = typer.Typer()
@@ -50,7 +47,7 @@ def evaluate(
     from stanhop.series.load import load_series
 
     bundle = load_bundle(model)
-    config = _config_for(bundle, data, flags)
+    config = config_for_data(bundle.config, data, flags)
     series_set = load_series(config.data)
     output.notes(series_set.notes)
     evaluation = measure(
@@ -65,18 +62,6 @@ def evaluate(
         "per_step": evaluation.per_step,
     }
     output.result(document, human=_text(evaluation))
-
-
-def _config_for(bundle: Bundle, data: str | None, flags: Sequence[Layer]) -> RunConfig:
-    """The model's configuration with the section ``data`` for what is to be evaluated."""
-    whole = bundle.config.model_dump(mode="json")
-    own = whole.pop("data")
-    source = own["source"] if data is None else data
-    catalogued = data_set_layers(source) if source != own["source"] else []
-    # The reading of another named set stands in the catalogue; which channels the model knows does not.
-    section: dict[str, Any] = {"target_columns": own["target_columns"]} if catalogued else own
-    asked = [] if data is None else [Layer("--data", {"data": {"source": data}})]
-    return resolve([Layer("model", {**whole, "data": section}), *catalogued, *flags, *asked])
 
 
 def _text(evaluation: Evaluation) -> str:

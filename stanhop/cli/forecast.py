@@ -47,6 +47,9 @@ def forecast(
     overwrite: Overwrite = False,
     device: Device = "auto",
     batch_size: BatchSize = 32,
+    is_compiled: Annotated[
+        bool, typer.Option("--compile", help="Let torch compile the network first: minutes, then faster.")
+    ] = False,
     no_progress: NoProgress = False,
     *,
     flags: Flags,
@@ -76,6 +79,7 @@ def forecast(
                 overwrite=overwrite,
                 device=device,
                 batch_size=batch_size,
+                is_compiled=is_compiled,
                 progress=progress.advance,
             )
         except RefusedInputsError as error:

@@ -8,12 +8,14 @@ from typing import Any
 
 from stanhop.config import (
     Layer,
+    RunConfig,
     assignment_layer,
     environment_layers,
     file_layer,
     flatten,
     preset_layers,
     preset_or_file_layers,
+    resolve,
 )
 from stanhop.resources import preset_paths
 
@@ -67,6 +69,28 @@ def data_set_layers(source: object) -> list[Layer]:
 
     data_set = data_sets().get(str(source))
     return [] if data_set is None else [data_set.layer()]
+
+
+def config_for_data(trained: RunConfig, data: str | None, flags: Sequence[Layer]) -> RunConfig:
+    """The configuration of a model with the section ``data`` for what it is to be measured on.
+
+    Args:
+        trained: The model's own.
+        data: A named data set or a file; the model's own data if None. They are read as those were, unless the
+            catalogue or ``flags`` say otherwise.
+        flags: Go above all else.
+
+    Raises:
+        ConfigError: the result does not hold together.
+    """
+    whole = trained.model_dump(mode="json")
+    own = whole.pop("data")
+    source = own["source"] if data is None else data
+    catalogued = data_set_layers(source) if source != own["source"] else []
+    # The reading of another named set stands in the catalogue; which channels the model knows does not.
+    section: dict[str, Any] = {"target_columns": own["target_columns"]} if catalogued else own
+    asked = [] if data is None else [Layer("--data", {"data": {"source": data}})]
+    return resolve([Layer("model", {**whole, "data": section}), *catalogued, *flags, *asked])
 
 
 def _preset_for(source: object, *, horizon: object) -> list[Layer]:

@@ -37,6 +37,11 @@ READ_FLAGS: FlagTable = {
     "data.duplicates": ("--duplicates",),
     "data.fill_gaps": ("--fill-gaps/--no-fill-gaps",),
 }
+TRACKING_FLAGS: FlagTable = {
+    "tracking.enabled": ("--tracking/--no-tracking",),
+    "tracking.uri": ("--tracking-uri",),
+    "tracking.experiment": ("--experiment",),
+}
 TRAIN_FLAGS: FlagTable = {
     "model.prediction_length": ("--prediction-length", "--horizon"),
     "model.context_length": ("--context-length",),
@@ -47,9 +52,7 @@ TRAIN_FLAGS: FlagTable = {
     "train.devices": ("--devices",),
     "train.strategy": ("--strategy",),
     "train.precision": ("--precision",),
-    "tracking.enabled": ("--tracking/--no-tracking",),
-    "tracking.uri": ("--tracking-uri",),
-    "tracking.experiment": ("--experiment",),
+    **TRACKING_FLAGS,
 }
 PANELS = {"data": "How to read the data", "model": "Model", "train": "Training", "tracking": "Tracking"}
 METAVARS = {"data.target_columns": "NAME[,NAME]...", "data.separator": "CHARACTER"}

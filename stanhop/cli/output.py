@@ -6,8 +6,8 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -54,6 +54,22 @@ class Output:
     def error(self, error: UserError) -> None:
         """Report ``error`` in one line on standard error."""
         _write(render_json(error) if self.format is Format.JSON else render(error), sys.stderr)
+
+
+@contextmanager
+def counting_bar(output: Output, *, total: int, unit: str, is_shown: bool) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error, if a person at a terminal reads along; call what comes back with the number done."""
+    if not (is_shown and output.is_human and sys.stderr.isatty()):
+        yield lambda _done: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=total, unit=unit, file=sys.stderr, leave=False) as bar:
+
+        def advance(done: int) -> None:
+            bar.update(done - bar.n)
+
+        yield advance
 
 
 def aligned(rows: Sequence[Sequence[object]], *, indent: str = "") -> str:

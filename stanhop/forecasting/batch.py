@@ -107,6 +107,7 @@ def forecast_files(
     overwrite: bool = False,
     device: Device = "auto",
     batch_size: int = DEFAULT_BATCH_SIZE,
+    is_compiled: bool = False,
     progress: Callable[[Event], None] | None = None,
 ) -> BatchResult:
     """Forecast every file that ``inputs`` name and write one table for each.
@@ -122,6 +123,7 @@ def forecast_files(
         overwrite: Replace files in the way that this program did not write.
         device: Where to compute.
         batch_size: Series of a long table that are computed together.
+        is_compiled: Whether torch compiles the network first; see ``Forecaster``.
         progress: Called after each input.
 
     Raises:
@@ -134,7 +136,7 @@ def forecast_files(
     """
     root, jobs = _plan(resolve_inputs(inputs), inputs, output, table_format=table_format, plot=plot)
     bundle = model if isinstance(model, Bundle) else load_bundle(model)
-    forecaster = Forecaster(bundle, device=device, batch_size=batch_size)
+    forecaster = Forecaster(bundle, device=device, batch_size=batch_size, is_compiled=is_compiled)
     reading = data if data is not None else bundle.config.data
     batch = _Batch(root, forecaster, reading=reading, raw_ids=raw_ids, overwrite=overwrite)
     is_new_root = not root.exists()
@@ -285,6 +287,7 @@ class _Batch:
             "raw_ids": str(raw_ids),
             "batch_size": str(forecaster.batch_size),
             "device": forecaster.device.type,
+            **({"compiled": "yes"} if forecaster.is_compiled else {}),
             "threads": str(torch.get_num_threads()),
             "torch": str(torch.__version__),
             "stanhop": __version__,

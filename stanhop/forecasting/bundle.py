@@ -30,16 +30,18 @@ from torch.overrides import TorchFunctionMode
 from stanhop import __version__
 from stanhop.config import RunConfig, Section
 from stanhop.errors import Code, ModelError, OutputError, masked, quoted
+from stanhop.model.int8 import Activations, Quantization, with_int8_linears
 from stanhop.model.network import build_network
 from stanhop.series.frame import Layout
 from stanhop.series.grid import parse_frequency
 from stanhop.series.scaling import Scaler
 from stanhop.storage import sha256_of, write_directory
 
-FORMAT_VERSION = 1
+FORMAT_VERSION, QUANTIZED_FORMAT_VERSION = 1, 2
+"""Quantised directories have a version of their own, so that a program that cannot read them says so."""
 MANIFEST, CONFIG, WEIGHTS, SCALERS = "manifest.json", "config.json", "model.safetensors", "scaler.json"
 LARGEST_FILES = {CONFIG: 2**24, WEIGHTS: 2**34, SCALERS: 2**30}
-"""The files of format version 1 and the most bytes each may have."""
+"""The files of a model directory and the most bytes each may have."""
 LARGEST_MANIFEST = 2**20
 LARGEST_NUM_CHANNELS = 10_000
 """As many as the reader of tables takes."""
@@ -64,6 +66,7 @@ class Bundle:
             ``(batch, prediction_length, channels)``.
         fingerprint: SHA-256 of the training data.
         versions: Of the program and libraries that wrote the directory; empty before it is saved.
+        quantization: How the linear maps of ``network`` were quantised; None if they are floats.
     """
 
     config: RunConfig
@@ -75,6 +78,7 @@ class Bundle:
     network: nn.Module
     fingerprint: str
     versions: Mapping[str, str] = field(default_factory=dict)
+    quantization: Quantization | None = None
 
 
 class FileEntry(Section):
@@ -85,9 +89,9 @@ class FileEntry(Section):
 
 
 class Manifest(Section):
-    """``manifest.json`` of format version 1."""
+    """``manifest.json`` of format version 1 (floats) or 2 (quantised)."""
 
-    format_version: Literal[1]
+    format_version: Literal[1, 2]
     files: dict[str, FileEntry]
     versions: dict[str, str]
     fingerprint: str
@@ -113,6 +117,13 @@ class LayoutEntry(Section):
     target_columns: tuple[str, ...]
 
 
+class QuantizationEntry(Section):
+    """``Quantization`` as plain data."""
+
+    scheme: Literal["w8a8", "w8a16", "w8a32"]
+    activations: Activations
+
+
 class BundleConfig(Section):
     """``config.json``: the run's configuration, and what the data added to it."""
 
@@ -121,6 +132,7 @@ class BundleConfig(Section):
     channels: tuple[str, ...]
     frequency: str = Field(max_length=32)
     layout: LayoutEntry
+    quantization: QuantizationEntry | None = None
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -160,7 +172,7 @@ def save_bundle(path: Path, bundle: Bundle, *, overwrite: bool = False) -> None:
     if overwrite:
         _refuse_to_replace_other_things(path)
     contents = _contents(bundle)
-    manifest = _manifest_bytes(contents, fingerprint=bundle.fingerprint)
+    manifest = _manifest_bytes(contents, bundle)
     _assemble(_parse_manifest(manifest, file=path / MANIFEST), contents, directory=path)
     write_directory(path, {**contents, MANIFEST: manifest}, overwrite=overwrite)
     load_bundle(path)
@@ -189,6 +201,12 @@ def bundle_digest(bundle: Bundle) -> str:
     return sha256_of("".join(sha256_of(contents[name]) for name in sorted(contents)).encode())
 
 
+def bundle_bytes(bundle: Bundle) -> int:
+    """Bytes of the directory that ``save_bundle`` would write."""
+    contents = _contents(bundle)
+    return sum(map(len, contents.values())) + len(_manifest_bytes(contents, bundle))
+
+
 def program_versions() -> dict[str, str]:
     """Versions of this program, of Python, and of the libraries that decide the bits of a forecast."""
     libraries = {name: version(name) for name in ("numpy", "pandas", "safetensors")}
@@ -205,18 +223,19 @@ def _contents(bundle: Bundle) -> dict[str, bytes]:
         "channels": list(bundle.channels),
         "frequency": bundle.frequency,
         "layout": asdict(bundle.layout),
+        **({} if bundle.quantization is None else {"quantization": asdict(bundle.quantization)}),
     }
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in bundle.network.state_dict().items()}
     scalers = {"scalers": {series_id: scaler.to_plain() for series_id, scaler in bundle.scalers.items()}}
     return {CONFIG: _to_json(config), WEIGHTS: safetensors.torch.save(weights), SCALERS: _to_json(scalers)}
 
 
-def _manifest_bytes(contents: Mapping[str, bytes], *, fingerprint: str) -> bytes:
+def _manifest_bytes(contents: Mapping[str, bytes], bundle: Bundle) -> bytes:
     manifest = {
-        "format_version": FORMAT_VERSION,
+        "format_version": FORMAT_VERSION if bundle.quantization is None else QUANTIZED_FORMAT_VERSION,
         "files": {name: {"size": len(content), "sha256": sha256_of(content)} for name, content in contents.items()},
         "versions": program_versions(),
-        "fingerprint": fingerprint,
+        "fingerprint": bundle.fingerprint,
     }
     return _to_json({**manifest, "checksum": sha256_of(_to_json(manifest))})
 
@@ -281,8 +300,8 @@ def _parse_manifest(content: bytes, *, file: Path) -> Manifest:
     if not isinstance(values, dict) or "format_version" not in values:
         raise ModelError(Code.MODEL, "is not the manifest of a stanhop model", fix=RESTORE, file=file)
     found = values["format_version"]
-    if isinstance(found, int) and found > FORMAT_VERSION:
-        problem = f"has format version {found}; this program reads up to {FORMAT_VERSION}"
+    if isinstance(found, int) and found > QUANTIZED_FORMAT_VERSION:
+        problem = f"has format version {found}; this program reads up to {QUANTIZED_FORMAT_VERSION}"
         raise ModelError(Code.MODEL, problem, fix="upgrade stanhop", file=file)
     covered = {key: value for key, value in values.items() if key != "checksum"}
     if _to_json(values) != content or values.get("checksum") != sha256_of(_to_json(covered)):
@@ -306,6 +325,9 @@ def _validated(schema: type[SomeSection], content: bytes, *, file: Path) -> Some
 def _assemble(manifest: Manifest, contents: Mapping[str, bytes], *, directory: Path) -> Bundle:
     """A bundle of files whose checksums are right; ``directory`` names them in errors."""
     config = _validated(BundleConfig, contents[CONFIG], file=directory / CONFIG)
+    if (config.quantization is not None) != (manifest.format_version == QUANTIZED_FORMAT_VERSION):
+        problem = f"format version {manifest.format_version} does not go with {CONFIG}"
+        raise ModelError(Code.MODEL, problem, fix=RESTORE, file=directory / MANIFEST)
     scalers = _parse_scalers(contents[SCALERS], config, file=directory / SCALERS)
     weights = _parse_weights(contents[WEIGHTS], file=directory / WEIGHTS)
     return Bundle(
@@ -318,6 +340,7 @@ def _assemble(manifest: Manifest, contents: Mapping[str, bytes], *, directory: P
         network=_build(config, weights, file=directory / WEIGHTS),
         fingerprint=manifest.fingerprint,
         versions=manifest.versions,
+        quantization=None if config.quantization is None else Quantization(**config.quantization.model_dump()),
     )
 
 
@@ -378,6 +401,8 @@ def _build(config: BundleConfig, weights: dict[str, Tensor], *, file: Path) -> n
         try:
             with _Allowance(2 * num_elements + ROOM):
                 network = build_network(config.run.model, config.num_channels)
+                if config.quantization is not None:
+                    network = with_int8_linears(network, config.quantization.activations)
         except _Allowance.ExceededError:
             problem = f"weights have {num_elements:,} numbers, {CONFIG} asks for a network with far more"
             raise ModelError(Code.MODEL, problem, fix=RESTORE, file=file) from None

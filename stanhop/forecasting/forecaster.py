@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
 from stanhop.errors import Code, DataError, MachineError, UsageError, quoted
 from stanhop.forecasting.bundle import Bundle
 from stanhop.forecasting.calendar import future_times, is_same_step
+from stanhop.model.int8 import Int8Linear
 from stanhop.series.frame import Series
 from stanhop.series.scaling import Scaler
 
@@ -51,16 +53,26 @@ class Forecaster:
         bundle: The model; it is not changed.
         device: Where to compute; ``auto`` takes CUDA where there is one.
         batch_size: Series that ``forecast_all`` computes together.
+        is_compiled: Whether torch compiles the network at its first use, for minutes, to be faster afterwards.
 
     Raises:
         UsageError: CUDA is asked for and not there.
     """
 
-    def __init__(self, bundle: Bundle, *, device: Device = "auto", batch_size: int = DEFAULT_BATCH_SIZE) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        device: Device = "auto",
+        batch_size: int = DEFAULT_BATCH_SIZE,
+        is_compiled: bool = False,
+    ) -> None:
         self.bundle = bundle
         self.device = choose_device(device)
         self.batch_size = batch_size
-        self._network = copy.deepcopy(bundle.network).eval().to(self.device)
+        self.is_compiled = is_compiled
+        network = copy.deepcopy(bundle.network).eval().to(self.device)
+        self._network: Callable[[torch.Tensor], torch.Tensor] = compiled(network) if is_compiled else network
 
     def forecast(self, series: Series) -> Forecast:
         """Forecast the steps after ``series``.
@@ -163,6 +175,35 @@ class Forecaster:
             raise DataError(Code.LENGTH, problem, fix="give a longer history, or train with a shorter context_length")
         scaler = self.scaler_of(series)
         return scaler.transform(self.in_model_order(series)[-needed:]), scaler
+
+
+def compiled(network: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    """``network`` as compiled by torch, its weights taken for constants; int8 products become oneDNN's kernels.
+
+    Compiling happens at the first call with each shape and needs a C++ compiler; a call raises ``MachineError`` where
+    it fails.
+    """
+    import torch._inductor.config as inductor  # torch's compiler takes seconds to import
+    import torch.ao.quantization.fx._decomposed  # registers the operations that int8 layers compile to
+    from torch._inductor.exc import InductorError
+
+    for module in network.modules():
+        if isinstance(module, Int8Linear):
+            module.settle()
+    compile_network = torch.compile(network)
+
+    def call(contexts: torch.Tensor) -> torch.Tensor:
+        try:
+            with inductor.patch(freezing=True), torch.no_grad():
+                forecasts: torch.Tensor = compile_network(contexts)
+        except InductorError as error:
+            problem = f"torch cannot compile the network: {str(error).strip().splitlines()[0][:200]}"
+            raise MachineError(
+                Code.ENVIRONMENT, problem, fix="install a C++ compiler, or leave --compile out"
+            ) from None
+        return forecasts
+
+    return call
 
 
 def choose_device(device: Device) -> torch.device:

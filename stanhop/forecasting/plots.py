@@ -64,7 +64,7 @@ def forecast_plots(pairs: Sequence[tuple[Series, Forecast]]) -> bytes:
     heading = _heading(pairs, num_shown=len(panels), num_channels=num_channels)
     figure.text(0.1 / WIDTH, 1 - 0.1 / height, heading, ha="left", va="top", fontsize=11)
     _label_times(grid[-1, 0])
-    return _png(figure)
+    return as_png(figure)
 
 
 def loss_plot(train: Sequence[float], validation: Sequence[float], *, loss: str = "loss") -> bytes:
@@ -86,9 +86,9 @@ def loss_plot(train: Sequence[float], validation: Sequence[float], *, loss: str 
         axes.axvline(best + 1, color="0.6", linestyle=":", label=f"best epoch: {best + 1} ({validation[best]:.4g})")
     axes.set(xlabel="epoch", ylabel=loss, title="Loss per epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    _tidy(axes)
+    tidy(axes)
     axes.legend(frameon=False)
-    return _png(figure)
+    return as_png(figure)
 
 
 def _panels(pairs: Sequence[tuple[Series, Forecast]]) -> list[_Panel]:
@@ -117,7 +117,7 @@ def _draw(axes: Axes, panel: _Panel) -> None:
     axes.axvline(end, color="0.6", linewidth=0.8, linestyle=":")
     axes.set_title(panel.title, fontsize=9, loc="left", pad=3, parse_math=False)  # a name may hold dollar signs
     axes.margins(x=0.01)
-    _tidy(axes)
+    tidy(axes)
 
 
 def _heading(pairs: Sequence[tuple[Series, Forecast]], *, num_shown: int, num_channels: int) -> str:
@@ -136,7 +136,8 @@ def _label_times(axes: Axes) -> None:
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]  # as above
 
 
-def _tidy(axes: Axes) -> None:
+def tidy(axes: Axes) -> None:
+    """Give ``axes`` the look that all our plots share."""
     axes.grid(color="0.92")
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=SMALL)
@@ -149,7 +150,8 @@ def _shortened(text: str) -> str:
     return printable if len(printable) <= LONGEST_TITLE else f"{printable[: LONGEST_TITLE - 1]}…"
 
 
-def _png(figure: Figure) -> bytes:
+def as_png(figure: Figure) -> bytes:
+    """The PNG file of ``figure``."""
     FigureCanvasAgg(figure)
     content = io.BytesIO()
     figure.savefig(content, format="png", metadata={"Software": None})  # the same bytes with every patch release

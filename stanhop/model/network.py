@@ -53,7 +53,7 @@ class STanHopNet(nn.Module):
         """
         statistics = InstanceStatistics.of(context) if self.config.instance_norm else None
         series = context if statistics is None else statistics.standardize(context)
-        forecast = self._forecast(series.to(self.direct.weight.dtype).transpose(1, 2)).transpose(1, 2)
+        forecast = self._forecast(series.to(self.embedding.position.dtype).transpose(1, 2)).transpose(1, 2)
         forecast = forecast.to(context.dtype)
         return forecast if statistics is None else statistics.restore(forecast)
 

@@ -11,16 +11,17 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import stanhop
 from stanhop.config import RunConfig, flatten
-from stanhop.errors import masked
+from stanhop.errors import StoppedError, masked
 from stanhop.resources import PACKAGE
 from stanhop.series.frame import SeriesSet
-from stanhop.storage import is_alive
+from stanhop.storage import is_alive, temporary_folder, write_bytes
 from stanhop.tracking.store import Store, reason
 
 logger = logging.getLogger(__name__)
@@ -104,9 +105,38 @@ class TrackedRun:
         """Keep a copy of the file at ``path``."""
         self._attempt(lambda client: client.log_artifact(self.run_id, str(path)))
 
+    def log_content(self, name: str, content: bytes) -> None:
+        """Keep ``content`` as a file called ``name``."""
+
+        def log(client: Any) -> None:
+            with temporary_folder() as folder:
+                write_bytes(folder / name, content, durable=False)
+                client.log_artifact(self.run_id, str(folder / name))
+
+        self._attempt(log)
+
     def log_folder(self, path: Path) -> None:
         """Keep a copy of the folder at ``path``, under its own name."""
         self._attempt(lambda client: client.log_artifacts(self.run_id, str(path), artifact_path=path.name))
+
+    def log_model(self, path: Path, *, name: str, params: Mapping[str, str], metrics: Mapping[str, float]) -> None:
+        """Record the model directory at ``path`` as a logged model of its own, so that MLflow ranks it with others.
+
+        The directory is kept as it is; its ``metrics`` belong to the run and to the model.
+        """
+        finite = {key: value for key, value in metrics.items() if math.isfinite(value)}
+
+        def log(client: Any) -> None:
+            run = client.get_run(self.run_id)
+            model = client.create_logged_model(
+                run.info.experiment_id, name=name, source_run_id=self.run_id, params=dict(params), tags=run.data.tags
+            )
+            client.log_model_artifacts(model.model_id, str(path))
+            for key, value in finite.items():
+                client.log_metric(self.run_id, key, value, model_id=model.model_id)
+            client.finalize_logged_model(model.model_id, "READY")
+
+        self._attempt(log)
 
     def finish(self, status: Status) -> None:
         """Close the run; tried also when the store was lost on the way."""
@@ -152,6 +182,18 @@ def start_run(
         logger.warning("MLflow: %s; this run is not recorded, and not sent later either", reason(error))
         return TrackedRun(None, None)
     return TrackedRun(store, started.info.run_id)
+
+
+@contextmanager
+def recorded(store: Store | None, *, name: str, tags: Mapping[str, str]) -> Iterator[TrackedRun]:
+    """A new run, closed as FINISHED, KILLED or FAILED according to how the block ends."""
+    run = start_run(store, name=name, tags=tags)
+    try:
+        yield run
+    except BaseException as error:
+        run.finish("KILLED" if isinstance(error, StoppedError | KeyboardInterrupt) else "FAILED")
+        raise
+    run.finish("FINISHED")
 
 
 def run_tags(config: RunConfig, series_set: SeriesSet, *, dataset: str) -> dict[str, str]:

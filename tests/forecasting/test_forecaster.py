@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,8 @@ from torch import Tensor, nn
 from stanhop.errors import Code, DataError, MachineError, UsageError
 from stanhop.forecasting.bundle import Bundle
 from stanhop.forecasting.forecaster import Forecast, Forecaster
+from stanhop.model.int8 import Quantization
+from stanhop.quantization.int8 import quantize_bundle
 from stanhop.series.frame import Series
 from stanhop.series.scaling import Scaler
 
@@ -296,3 +299,30 @@ def test_forecasting_opens_no_socket_and_no_pickle_and_imports_nothing_heavy(
     assert [path for path in written if not path.startswith(str(output.parent))] == []
     assert output.is_file()
     assert not has_pyplot  # a plot leaves the global state of matplotlib alone
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_a_compiled_network_forecasts_the_same_but_for_rounding(bundle: Bundle, make_series: Any) -> None:
+    quantized = quantize_bundle(bundle, Quantization("w8a8", "static"), calibration=[torch.randn(7, 37, 3)])
+    for each in (bundle, quantized):
+        series = make_series()
+        expected = Forecaster(each, device="cpu").forecast(series).values
+        compiled = Forecaster(each, device="cpu", is_compiled=True).forecast(series).values
+        np.testing.assert_allclose(compiled, expected, rtol=1e-3, atol=1e-2 * np.abs(expected).max())
+
+
+def test_a_network_that_cannot_be_compiled_is_a_matter_of_the_machine(
+    bundle: Bundle, make_series: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch._inductor.exc import InductorError
+
+    def fail(_network: object) -> Any:
+        def call(_contexts: object) -> None:
+            raise InductorError(RuntimeError("no C++ compiler"), None)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", fail)
+    with pytest.raises(MachineError, match=r"cannot compile the network: .*; install a C\+\+ compiler, or leave"):
+        Forecaster(bundle, device="cpu", is_compiled=True).forecast(make_series())

@@ -1,0 +1,105 @@
+"""``stanhop bench quantization``: what quantising costs each method, on the same checkpoints."""
+
+from __future__ import annotations
+
+import json
+import os
+from itertools import product
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stanhop.cli.layers import run_layers
+from stanhop.cli.options import TRAIN_FLAGS, Assignments, Files, Flags, NoProgress, command
+from stanhop.cli.output import Output
+from stanhop.config import Layer, RunConfig, resolve
+from stanhop.errors import Code, UsageError, quoted
+
+app = typer.Typer()
+TABLE = "quantization"
+METHODS = (
+    "softmax,outeffhop,clipped_softmax,clipped_outeffhop,gated_softmax,gated_outeffhop,gsh,sparse_outeffhop,sparsemax"
+)
+BENCH_FLAGS = {key: names for key, names in TRAIN_FLAGS.items() if key != "train.seed"}
+
+
+@command(app, flags=BENCH_FLAGS)
+def quantization(
+    data: Annotated[str, typer.Option("--data", help="A named data set, or a CSV or Parquet file.")] = "ETTh1",
+    methods: Annotated[
+        str,
+        typer.Option("--methods", metavar="NAME,…", help="Separations; with gated_ in front also gated."),
+    ] = METHODS,
+    seeds: Annotated[str, typer.Option("--seeds", metavar="N,…", help="One training each.")] = "1,2,3",
+    schemes: Annotated[
+        str, typer.Option("--schemes", metavar="wNaM,…", help="Bits of weights and activations to simulate.")
+    ] = "w8a8,w6a6,w4a8",
+    counted: Annotated[str, typer.Option("--outputs", help="Outputs whose outliers the table shows.")] = "all",
+    folder: Annotated[
+        Path, typer.Option("--output", metavar="FOLDER", help="Where runs are kept; the same folder goes on.")
+    ] = Path("runs/quantization"),
+    results: Annotated[
+        Path | None, typer.Option("--results", metavar="FOLDER", help="Where the table goes; --output if not given.")
+    ] = None,
+    files: Files = None,
+    assignments: Assignments = None,
+    no_progress: NoProgress = False,
+    *,
+    flags: Flags,
+    output: Output,
+) -> None:
+    """Train methods and seeds, then simulate each checkpoint at several widths: the paper's table, paired.
+
+    What was done in the folder before is not done again, and a training that was stopped goes on.
+
+    Example: stanhop bench quantization --methods softmax,outeffhop --seeds 1,2,3
+    """
+    from stanhop.benchmarks.quantization import Cell, method_settings, run_cells, summary, to_markdown
+    from stanhop.quantization.outliers import COUNTED
+    from stanhop.quantization.simulate import Protocol
+    from stanhop.storage import write_text
+
+    if counted not in COUNTED:
+        raise UsageError(Code.USAGE, f"--outputs: {quoted(counted)} is none of {', '.join(COUNTED)}")
+    widths = tuple(_words(schemes, option="--schemes"))
+    for width in widths:
+        Protocol.of(width)
+    cells = [
+        Cell(method, _config(data, method_settings(method), seed, files or [], assignments or [], flags), widths)
+        for method, seed in product(_words(methods, option="--methods"), _numbers(seeds, option="--seeds"))
+    ]
+    shows_progress = output.is_human and not no_progress
+    measured = run_cells(cells, folder=folder, progress=shows_progress, report=lambda line: output.notes([line]))
+    rows = summary(measured)
+    command_line = f"stanhop bench quantization --data {data} --methods {methods} --seeds {seeds} --schemes {schemes}"
+    document = {"command": " ".join([command_line, *(f"--set {each}" for each in assignments or [])]), "rows": rows}
+    target = results or folder
+    markdown = to_markdown(rows, counted=counted)
+    text = json.dumps(document, indent=2).replace("NaN", "null") + "\n"
+    write_text(target / f"{TABLE}.json", text)
+    write_text(target / f"{TABLE}.md", markdown)
+    output.result({"table": target / f"{TABLE}.md", "rows": rows}, human=markdown.rstrip())
+
+
+def _config(
+    data: str, settings: dict[str, object], seed: int, files: list[Path], assignments: list[str], flags: Flags
+) -> RunConfig:
+    layers = run_layers(
+        data=data, preset=None, files=files, assignments=assignments, flags=flags, environment=os.environ
+    )
+    return resolve([*layers, Layer("the grid", {"model": settings, "train": {"seed": seed}})])
+
+
+def _words(text: str, *, option: str) -> list[str]:
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not words or len(set(words)) < len(words):
+        raise UsageError(Code.USAGE, f"{option}: {quoted(text)} is no list of different names", fix="write them as a,b")
+    return words
+
+
+def _numbers(text: str, *, option: str) -> list[int]:
+    words = _words(text, option=option)
+    if not all(word.isdecimal() for word in words):
+        raise UsageError(Code.USAGE, f"{option}: {quoted(text)} is no list of numbers", fix="write them as 1,2,3")
+    return [int(word) for word in words]

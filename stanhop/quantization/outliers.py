@@ -1,0 +1,242 @@
+r"""Outliers: how far the largest activations stand out, as the OutEffHop paper measures it.
+
+For each output of a module and each sample x of it (here a window), with mean m and unbiased deviation s of all its
+elements,
+
+    kurtosis = mean((x - m)^4) / (s^4 + 1e-6)        inf-norm = max|x|
+
+Both are averaged over the samples; the *average kurtosis* is the mean and the *maximum inf-norm* the maximum over the
+outputs that are counted. A Gaussian has kurtosis 3. The constant crushes outputs of small scale (it makes that of a
+Gaussian of deviation 0.03 a 1.3), so the kurtosis without it stands beside.
+
+Source: Hu et al. 2024, arXiv:2404.03828; Bondarenko et al. 2023, arXiv:2306.12929, section 5, and their code.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from stanhop.model.block import FeedForward, TandemBlock
+
+Counted = Literal["blocks", "feedforward", "norms", "all"]
+"""Which outputs count: those of the tandem blocks, their feed-forward parts, the LayerNorms, or all modules."""
+COUNTED: tuple[Counted, ...] = get_args(Counted)
+
+PUBLISHED_CONSTANT = 1e-6
+"""What the published formula adds to s^4."""
+FLAT = 1e-6
+"""Deviation, relative to the largest element, below which a sample is constant and has no kurtosis."""
+
+
+@dataclass(frozen=True)
+class OutputOutliers:
+    """What one module's output looks like.
+
+    Args:
+        name: The module, by its dotted name.
+        kind: The class of the module.
+        kurtosis: By the published formula, mean over the samples.
+        kurtosis_scale_free: Without the constant, over the samples that are not constant; NaN where all are.
+        inf_norm: Mean over the samples of the largest magnitude.
+        is_repeated: Whether this is the tensor that the module before handed over (dropout, the end of a sequence):
+            it is in the table under both names and counts once among "all".
+        counted: The selections it belongs to.
+    """
+
+    name: str
+    kind: str
+    kurtosis: float
+    kurtosis_scale_free: float
+    inf_norm: float
+    is_repeated: bool
+    counted: tuple[Counted, ...]
+
+
+@dataclass(frozen=True)
+class OutlierSummary:
+    """The figures of a selection of outputs."""
+
+    average_kurtosis: float
+    average_kurtosis_scale_free: float
+    max_inf_norm: float
+    num_outputs: int
+
+
+@dataclass(frozen=True)
+class OutlierReport:
+    """Every output of a network over some windows."""
+
+    outputs: tuple[OutputOutliers, ...]
+    num_windows: int
+
+    def summary(self, counted: Counted) -> OutlierSummary:
+        """The mean kurtosis and the largest inf-norm over the outputs of ``counted``."""
+        chosen = [output for output in self.outputs if counted in output.counted]
+        return OutlierSummary(
+            average_kurtosis=_mean([output.kurtosis for output in chosen]),
+            average_kurtosis_scale_free=_mean(
+                [output.kurtosis_scale_free for output in chosen if not math.isnan(output.kurtosis_scale_free)]
+            ),
+            max_inf_norm=max((output.inf_norm for output in chosen), default=math.nan),
+            num_outputs=len(chosen),
+        )
+
+    def to_plain(self) -> dict[str, Any]:
+        """The report as plain data: summaries by selection, then every output."""
+        return {
+            "num_windows": self.num_windows,
+            "summary": {counted: asdict(self.summary(counted)) for counted in COUNTED},
+            "outputs": [asdict(output) for output in self.outputs],
+        }
+
+    def metrics(self) -> dict[str, float]:
+        """The summaries by the names that MLflow records them under."""
+        return {
+            f"outliers/{counted}/{name}": float(value)
+            for counted in COUNTED
+            for name, value in asdict(self.summary(counted)).items()
+            if name != "num_outputs" and not math.isnan(value)
+        }
+
+
+def measure_outliers(
+    network: nn.Module, contexts: Iterable[Tensor], *, progress: Callable[[int], None] | None = None
+) -> OutlierReport:
+    """Run ``network`` over ``contexts`` and measure the output of every module.
+
+    Outputs without windows on their first axis (the projections of learned memories) are constants, no activations,
+    and left out; so is the forecast itself, whose scale is that of the series. The weights inside a retrieval are no
+    output of a module and not here.
+
+    Args:
+        network: In evaluation mode.
+        contexts: Scaled contexts ``(batch, context_length, channels)``.
+        progress: Called with the number of windows done after each batch.
+    """
+    recorder = _Recorder(network)
+    num_windows = 0
+    with recorder.listening(), torch.inference_mode():
+        for batch in contexts:
+            recorder.begin(len(batch))
+            network(batch)
+            num_windows += len(batch)
+            if progress is not None:
+                progress(num_windows)
+    return OutlierReport(tuple(recorder.rows()), num_windows)
+
+
+def kurtosis(samples: Tensor, *, constant: float = PUBLISHED_CONSTANT) -> Tensor:
+    """Pearson's kurtosis of each row by the published formula.
+
+    Args:
+        samples: ``(samples, …)``; all but the first axis is one sample.
+        constant: Added to the fourth power of the deviation.
+
+    Returns:
+        ``(samples,)`` in float64; NaN for a row of one element.
+    """
+    rows = samples.double().flatten(1)
+    deviations = rows - rows.mean(dim=1, keepdim=True)
+    return deviations.pow(4).mean(dim=1) / (rows.var(dim=1).square() + constant)
+
+
+def kurtosis_scale_free(samples: Tensor) -> Tensor:
+    """The same without a constant, so that scaling a row changes nothing; NaN for a constant row."""
+    rows = samples.double().flatten(1)
+    is_flat = rows.std(dim=1) <= FLAT * rows.abs().amax(dim=1)
+    return kurtosis(rows, constant=0.0).masked_fill(is_flat, math.nan)
+
+
+def inf_norm(samples: Tensor) -> Tensor:
+    """The largest magnitude in each row of ``(samples, …)``, ``(samples,)`` in float64."""
+    return samples.double().flatten(1).abs().amax(dim=1)
+
+
+class _Recorder:
+    """Sums of the statistics by module, filled by hooks."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self._modules = {name: module for name, module in network.named_modules() if name}
+        self._sums: dict[str, list[float]] = {}  # kurtosis, scale-free kurtosis, its rows, inf-norm, rows
+        self._is_repeated: dict[str, bool] = {}
+        self._num_windows = 0
+        self._last: tuple[Tensor, list[float]] | None = None
+
+    def begin(self, num_windows: int) -> None:
+        """A batch of ``num_windows`` comes."""
+        self._num_windows, self._last = num_windows, None
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """While it is entered, every module's output is taken in."""
+        handles = [
+            module.register_forward_hook(lambda _module, _inputs, output, name=name: self._take(name, output))
+            for name, module in self._modules.items()
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _take(self, name: str, output: Tensor) -> None:
+        if output.shape[0] != self._num_windows:
+            return
+        is_repeated = self._last is not None and _is_same(self._last[0], output)
+        statistics = self._last[1] if is_repeated and self._last is not None else _statistics(output)
+        self._last = (output, statistics)
+        self._is_repeated[name] = is_repeated
+        sums = self._sums.setdefault(name, [0.0] * len(statistics))
+        self._sums[name] = [total + new for total, new in zip(sums, statistics, strict=True)]
+
+    def rows(self) -> Iterator[OutputOutliers]:
+        """The statistics of each module, in the order they ran first."""
+        for name, (total, free, num_free, norm, num_rows) in self._sums.items():
+            module, is_repeated = self._modules[name], self._is_repeated[name]
+            yield OutputOutliers(
+                name=name,
+                kind=type(module).__name__,
+                kurtosis=total / num_rows,
+                kurtosis_scale_free=free / num_free if num_free else math.nan,
+                inf_norm=norm / num_rows,
+                is_repeated=is_repeated,
+                counted=_counted(module, is_repeated=is_repeated),
+            )
+
+
+def _statistics(output: Tensor) -> list[float]:
+    scale_free = kurtosis_scale_free(output)
+    is_defined = ~scale_free.isnan()
+    return [
+        float(kurtosis(output).sum()),
+        float(scale_free[is_defined].sum()),
+        float(is_defined.sum()),
+        float(inf_norm(output).sum()),
+        float(len(output)),
+    ]
+
+
+def _is_same(one: Tensor, other: Tensor) -> bool:
+    """Whether both are views of the same elements."""
+    return one.data_ptr() == other.data_ptr() and one.numel() == other.numel()
+
+
+def _counted(module: nn.Module, *, is_repeated: bool) -> tuple[Counted, ...]:
+    kinds: dict[Counted, bool] = {
+        "blocks": isinstance(module, TandemBlock),
+        "feedforward": isinstance(module, FeedForward),
+        "norms": isinstance(module, nn.LayerNorm),
+        "all": not is_repeated,
+    }
+    return tuple(counted for counted, is_in in kinds.items() if is_in)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan

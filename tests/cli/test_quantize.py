@@ -1,0 +1,116 @@
+"""``stanhop quantize``: what it writes, when it refuses, and what MLflow can compare afterwards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stanhop.config import TrackingConfig
+from stanhop.tracking.store import open_store
+
+
+@pytest.mark.parametrize("backend", ["dynamic", "static"])
+def test_the_new_directory_is_taken_by_evaluate_and_forecast(
+    trained: Path, run: Any, tmp_path: Path, backend: str
+) -> None:
+    target = tmp_path / "int8"
+    answer = run(
+        *("quantize", "--model", trained / "model", "--output", target, "--backend", backend),
+        *("--max-degradation", "5%", "--format", "json"),
+    )
+    assert answer.code == 0, answer.err
+    document = answer.document
+    evaluated = run("evaluate", "--model", target, "--split", "validation", "--format", "json").document
+    assert evaluated["validation"]["mse_scaled"] == pytest.approx(document["after"]["mse_scaled"], rel=1e-6)
+    assert document["degradation"] == pytest.approx(
+        document["after"]["mse_scaled"] / document["before"]["mse_scaled"] - 1
+    )
+    assert document["model"] == str(target)
+    table = trained.parent / "sales.csv"
+    assert run("forecast", "--model", target, "--input", table, "--output", tmp_path / "out").code == 0
+    again = run("quantize", "--model", target, "--output", tmp_path / "twice")
+    assert (again.code, "is quantised already" in again.err) == (2, True)
+
+
+def test_people_get_a_table_of_before_and_after(trained: Path, run: Any, tmp_path: Path) -> None:
+    answer = run("quantize", "--model", trained / "model", "--output", tmp_path / "int8", "--max-degradation", "5%")
+    assert answer.code == 0, answer.err
+    assert answer.out.split("\n")[0].split() == ["before", "after", "change"]
+    for label in ("MSE", "MAE", "directory", "latency", "kurtosis", "inf-norm"):
+        assert label in answer.out
+    assert "timing batches of 64" in answer.err
+
+
+def test_a_model_that_loses_too_much_is_not_written(
+    trained: Path, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stanhop.quantization.compare import Comparison
+
+    monkeypatch.setattr(Comparison, "degradation", 0.0312)
+    arguments = ("quantize", "--model", trained / "model", "--output", tmp_path / "int8", "--max-degradation", "3%")
+    refused = run(*arguments)
+    assert refused.code == 2
+    assert "error[E304]: the squared error grew by 3.12 %, more than 3%; nothing was written" in refused.err
+    assert not (tmp_path / "int8").exists()
+    dry = run(*arguments, "--dry-run")
+    assert dry.code == 0
+    assert "would be refused" in dry.err
+    assert run(*arguments[:-1], "0.04").code == 0
+    assert (tmp_path / "int8").is_dir()
+
+
+def test_a_dry_run_writes_and_records_nothing(trained: Path, run: Any, tmp_path: Path, tracking_folder: Path) -> None:
+    before = sorted(tracking_folder.iterdir())
+    answer = run("quantize", "--model", trained / "model", "--dry-run", "--tracking", "--format", "json")
+    assert answer.code == 0, answer.err
+    assert (answer.document["model"], answer.document["run_id"]) == (None, None)
+    assert sorted(tracking_folder.iterdir()) == before
+    assert sorted(path.name for path in trained.iterdir()).count("model-w8a8") == 0
+
+
+def test_one_run_holds_both_models_so_that_mlflow_ranks_them(
+    trained: Path, run: Any, tmp_path: Path, tracking_folder: Path
+) -> None:
+    answer = run(
+        *("quantize", "--model", trained / "model", "--output", tmp_path / "int8", "--tracking"),
+        *("--max-degradation", "5%", "--format", "json"),
+    )
+    assert answer.code == 0, answer.err
+    store = open_store(TrackingConfig(), folder=tracking_folder)
+    assert store is not None
+    found = store.client.search_logged_models(
+        [store.experiment_id], order_by=[{"field_name": "metrics.validation/mse_scaled", "ascending": True}]
+    )
+    figures = {
+        model.name: {metric.key: metric.value for metric in model.metrics}["validation/mse_scaled"] for model in found
+    }
+    document = answer.document
+    assert figures == {
+        "float32": pytest.approx(document["before"]["mse_scaled"]),
+        "w8a8-dynamic": pytest.approx(document["after"]["mse_scaled"]),
+    }
+    assert {model.source_run_id for model in found} == {document["run_id"]}
+    assert {str(model.status) for model in found} == {"READY"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("--max-degradation", "much"), "--max-degradation: 'much' is no share; write 1% or 0.01"),
+        (("--max-degradation", "-1%"), "is no share"),
+        (("--scheme", "w8a16", "--backend", "static"), "--backend static is about 8-bit activations"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(trained: Path, run: Any, arguments: Any, problem: str) -> None:
+    answer = run("quantize", "--model", trained / "model", *arguments)
+    assert answer.code == 2
+    assert problem in answer.err
+
+
+def test_what_is_there_is_not_overwritten_unasked(trained: Path, run: Any, tmp_path: Path) -> None:
+    (tmp_path / "int8").mkdir()
+    answer = run("quantize", "--model", trained / "model", "--output", tmp_path / "int8")
+    assert answer.code == 2
+    assert "exists already" in answer.err

@@ -1,0 +1,114 @@
+"""Outlier statistics: the published formulas, what counts as an output, and what scale does to them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+
+from stanhop.config import ModelConfig
+from stanhop.model.network import build_network
+from stanhop.quantization.outliers import inf_norm, kurtosis, kurtosis_scale_free, measure_outliers
+from stanhop.quantization.plots import outlier_plot
+
+CONFIG = ModelConfig(
+    context_length=37, prediction_length=11, patch_length=5, model_dim=6, num_heads=2, feedforward_dim=7, num_levels=2
+)
+
+
+@pytest.fixture(scope="module")
+def report() -> object:
+    torch.manual_seed(3)
+    network = build_network(CONFIG, 3).eval()
+    batches = [torch.randn(5, 37, 3), torch.randn(2, 37, 3)]
+    return measure_outliers(network, batches)
+
+
+def test_kurtosis_is_the_published_formula_on_each_sample() -> None:
+    samples = np.random.default_rng(1).normal(size=(3, 5, 7)) ** 3
+    rows = samples.reshape(3, -1)
+    deviation = rows.std(axis=1, ddof=1, keepdims=True)
+    expected = ((rows - rows.mean(axis=1, keepdims=True)) ** 4).mean(axis=1) / (deviation[:, 0] ** 4 + 1e-6)
+    np.testing.assert_allclose(kurtosis(torch.from_numpy(samples)), expected, rtol=1e-12)
+
+
+def test_kurtosis_without_the_constant_is_that_of_scipy_but_for_the_unbiased_deviation() -> None:
+    rows = np.random.default_rng(1).standard_t(4, size=(3, 35))
+    expected = scipy.stats.kurtosis(rows, axis=1, fisher=False) * (34 / 35) ** 2
+    np.testing.assert_allclose(kurtosis_scale_free(torch.from_numpy(rows)), expected, rtol=1e-12)
+
+
+def test_a_gaussian_has_kurtosis_three_and_a_small_scale_hides_it_from_the_published_formula_only() -> None:
+    rows = torch.randn(2, 100_003, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert kurtosis(rows).tolist() == pytest.approx([3, 3], abs=0.1)
+    assert kurtosis(0.03 * rows).max() < 1.5
+    torch.testing.assert_close(kurtosis_scale_free(0.03 * rows), kurtosis_scale_free(rows))
+
+
+def test_a_constant_sample_has_no_kurtosis() -> None:
+    rows = torch.tensor([[4.0, 4.0, 4.0], [0.0, 0.0, 0.0], [0.0, 1.0, 5.0]])
+    assert kurtosis_scale_free(rows).isnan().tolist() == [True, True, False]
+
+
+def test_inf_norm_is_the_largest_magnitude_of_each_sample() -> None:
+    assert inf_norm(torch.tensor([[[1.0, -7.0]], [[3.0, 2.0]]])).tolist() == [7.0, 3.0]
+
+
+def test_one_far_element_raises_both_figures() -> None:
+    torch.manual_seed(0)
+    rows = torch.randn(1, 1001)
+    spiked = rows.clone()
+    spiked[0, 17] = 60
+    assert kurtosis(spiked) > 100 * kurtosis(rows)
+    assert inf_norm(spiked) == 60
+
+
+def test_statistics_are_means_over_all_windows_of_all_batches(report) -> None:
+    torch.manual_seed(3)
+    network = build_network(CONFIG, 3).eval()
+    seen = []
+    network.embedding.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    for batch in (torch.randn(5, 37, 3), torch.randn(2, 37, 3)):
+        with torch.inference_mode():
+            network(batch)
+    (row,) = [output for output in report.outputs if output.name == "embedding"]
+    assert report.num_windows == 7
+    assert row.inf_norm == pytest.approx(float(inf_norm(torch.cat(seen)).mean()), rel=1e-6)
+    assert row.kurtosis == pytest.approx(float(kurtosis(torch.cat(seen)).mean()), rel=1e-6)
+
+
+def test_each_selection_counts_the_outputs_it_names(report) -> None:
+    names = {counted: [row.name for row in report.outputs if counted in row.counted] for counted in ("blocks", "norms")}
+    assert names["blocks"] == ["encoder.0.0", "encoder.1.1"]
+    assert "read_outs.0.0" in names["norms"]
+    assert all(row.kind == "LayerNorm" for row in report.outputs if "norms" in row.counted)
+    assert report.summary("feedforward").num_outputs == 4
+
+
+def test_a_tensor_that_is_only_handed_on_counts_once_among_all(report) -> None:
+    repeated = {row.name for row in report.outputs if row.is_repeated}
+    assert {"encoder.0", "encoder.0.0", "encoder.0.0.0.dropout", "read_outs.0.1"} <= repeated
+    assert not any("all" in row.counted for row in report.outputs if row.is_repeated)
+    assert "encoder.0.0.0" not in repeated
+
+
+def test_projections_of_learned_memories_are_no_activations(report) -> None:
+    names = [row.name for row in report.outputs]
+    assert not any("learned_memories.hopfield.memory_proj" in name for name in names)
+    assert any("learned_memories.hopfield.query_proj" in name for name in names)
+
+
+def test_a_summary_is_the_mean_kurtosis_and_the_largest_norm(report) -> None:
+    rows = [row for row in report.outputs if "norms" in row.counted]
+    summary = report.summary("norms")
+    assert summary.average_kurtosis == pytest.approx(sum(row.kurtosis for row in rows) / len(rows))
+    assert summary.max_inf_norm == max(row.inf_norm for row in rows)
+    assert report.metrics()["outliers/norms/max_inf_norm"] == summary.max_inf_norm
+    assert not any(math.isnan(value) for value in report.metrics().values())
+
+
+def test_the_plot_is_a_png(report) -> None:
+    assert outlier_plot(report, title="a $ title").startswith(b"\x89PNG")
