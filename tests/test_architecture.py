@@ -22,6 +22,7 @@ ROWS = [
     {"forecasting"},
     {"quantization", "tracking"},
     {"training", "series.datamodule"},
+    {"benchmarks"},
     {"interop", "cli", "__main__"},
 ]
 ROW = {name: row for row, names in enumerate(ROWS) for name in names}

@@ -1,0 +1,1 @@
+"""Grids of experiments that the command `stanhop bench` runs, and the tables they end in."""
