@@ -104,10 +104,14 @@ class DeviceClock:
 
     What cannot be captured, since the host looks at a result, is launched one by one between the events and so pays
     for the host; ``method`` then says so.
+
+    Args:
+        is_capturable: Whether to try; a capture that fails may leave torch's allocator in a poor state.
     """
 
-    def __init__(self) -> None:
-        self.method = "CUDA graph"
+    def __init__(self, *, is_capturable: bool = True) -> None:
+        self.method = "CUDA graph" if is_capturable else "CUDA events"
+        self._is_capturable = is_capturable
         self._stream = torch.cuda.Stream()
 
     def stream(self) -> AbstractContextManager[object]:
@@ -129,7 +133,9 @@ class DeviceClock:
         return lambda: self._seconds(run) / len(calls)
 
     def _captured(self, calls: Sequence[Call]) -> Callable[[], None]:
-        graph = torch.cuda.CUDAGraph()
+        if not self._is_capturable:
+            return lambda: _call_all(calls)
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         try:
             with torch.cuda.graph(graph, stream=self._stream):
                 for call in calls:
@@ -137,6 +143,7 @@ class DeviceClock:
         except torch.cuda.OutOfMemoryError:
             raise
         except Exception:  # whatever a library does that a capture forbids
+            torch.cuda.set_stream(stream)
             torch.cuda.synchronize()
             self.method = "CUDA events"
             return lambda: _call_all(calls)

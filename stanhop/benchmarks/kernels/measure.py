@@ -111,7 +111,7 @@ def _time(case: Case, ways: Mapping[str, Way], phase: str, cache: str, settings:
     found: dict[str, Record] = {}
     for name, way in ways.items():
         try:
-            clock = _clock(case.device)
+            clock = _clock(case.device, way)
             calls = _calls(case, way, phase, clock, num_copies=num_copies)
             samplers[name] = clock.sampler(calls)
             found[name] = {"method": clock.method, "copies": len(calls)}
@@ -154,8 +154,8 @@ def _call(way: Way, given: dict[str, Tensor], phase: str) -> Call:
     return lambda: torch.autograd.grad(way.run(given), learned, gradient)
 
 
-def _clock(device: torch.device) -> Clock:
-    return DeviceClock() if device.type == "cuda" else WallClock()
+def _clock(device: torch.device, way: Way) -> Clock:
+    return DeviceClock(is_capturable=way.is_capturable) if device.type == "cuda" else WallClock()
 
 
 def _collect(device: torch.device) -> None:

@@ -63,7 +63,7 @@ def adasplash_1(case: Case) -> Way:
         retrieved: Tensor = adasplash_v1(given["query"], given["memory"], given["values"], alpha=alpha, is_causal=False)
         return retrieved
 
-    return Way(run, case.rule, is_contiguous=True)
+    return Way(run, case.rule, is_capturable=False, is_contiguous=True)
 
 
 def adasplash_2(case: Case) -> Way:
@@ -78,7 +78,7 @@ def adasplash_2(case: Case) -> Way:
         return retrieved
 
     causal = dataclasses.replace(case.rule, name="entmax 1.5, causal", is_causal=True)
-    return Way(run, causal, is_contiguous=True)
+    return Way(run, causal, is_capturable=False, is_contiguous=True)
 
 
 def flash_attention_softmax_n(case: Case) -> Way:

@@ -22,10 +22,12 @@ class Way:
         run: Maps the case's tensors to weights or read-outs.
         rule: What it computes, where that is not the case's own rule: such a peer only gives the scale.
         lacks: Names of tensors by which it has no gradient.
+        is_capturable: Whether the host looks at no result, so that a CUDA graph can hold it.
         is_contiguous: Whether it takes its tensors best, or only, with queries side by side in memory.
     """
 
     run: Callable[[Tensors], Tensor]
     rule: Rule
     lacks: frozenset[str] = frozenset()
+    is_capturable: bool = True
     is_contiguous: bool = False
