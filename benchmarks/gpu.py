@@ -9,7 +9,8 @@ where it stopped. Parts:
 
 - ``correctness``: every way of ours and every peer against the definition in float64; nothing is timed if one of ours
   is out of tolerance.
-- ``kernels``: each case's gate once more, then all ways in turns, cache warm and cold; peak memory against eager.
+- ``kernels``: each case's gate once more, then all ways in turns: on the device with its cache warm and cold, and with
+  the host's share; peak memory against eager.
 - ``training``: the published network's step against bisection, the default network's step with and without a CUDA
   graph in three precisions, an epoch, memory.
 
@@ -94,10 +95,10 @@ class Visit:
     def kernels(self) -> bool:
         """Gates and times."""
         from stanhop.benchmarks.kernels.document import to_text
-        from stanhop.benchmarks.kernels.measure import Settings
+        from stanhop.benchmarks.kernels.measure import CACHES, Settings
         from stanhop.storage import write_text
 
-        settings = Settings(caches=("warm", "cold"))
+        settings = Settings(caches=CACHES, num_rounds=50, limit=1.5)
         if self.is_rehearsal:
             settings = Settings(num_rounds=1, limit=0.0, phases=("both",), most_copies=2)
         document = self._measure("kernels", settings)

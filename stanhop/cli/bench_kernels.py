@@ -25,8 +25,12 @@ Shapes = Annotated[
     ),
 ]
 Cache = Annotated[
-    Literal["auto", "warm", "cold", "both"],
-    typer.Option("--cache", help="Whether tensors may lie in the cache; auto: warm on a CPU, both on a GPU."),
+    Literal["auto", "warm", "cold", "both", "host"],
+    typer.Option(
+        "--cache",
+        help="Whether tensors may lie in the cache; host: they may, and the time of launching counts. "
+        "auto: warm on a CPU, both on a GPU.",
+    ),
 ]
 Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="Threads on a CPU; as many as torch takes if not given.")

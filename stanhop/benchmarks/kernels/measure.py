@@ -19,6 +19,9 @@ from stanhop.benchmarks.timing import Call, Clock, DeviceClock, Sampler, WallClo
 
 PHASES = ("forward", "backward", "both")
 """Read-outs alone, without autograd; gradients alone; read-outs and gradients."""
+CACHES = ("warm", "cold", "host")
+"""Time on the device with tensors that may lie in its cache, or that do not; ``host`` is warm, on the clock on the
+wall, with what the host takes to launch, which on a CPU is the same as warm."""
 NOT_INSTALLED = "not installed"
 SLOWEST = ("ours, definition",)
 """Ways that are there to be equal to, not to be fast: timed only if asked for."""
@@ -34,7 +37,7 @@ class Settings:
     Args:
         num_rounds: Rounds at most.
         limit: Seconds after which a phase of a case begins no further round.
-        caches: ``warm``, ``cold`` or both.
+        caches: Of ``CACHES``.
         times_definition: Whether the slow definition is timed as well.
         phases: Of ``PHASES``.
         most_copies: Copies of the tensors that a cold cache may take; where they do not fill it twice it is not cold.
@@ -111,7 +114,7 @@ def _time(case: Case, ways: Mapping[str, Way], phase: str, cache: str, settings:
     found: dict[str, Record] = {}
     for name, way in ways.items():
         try:
-            clock = _clock(case.device, way)
+            clock = _clock(case.device, way, cache)
             calls = _calls(case, way, phase, clock, num_copies=num_copies)
             samplers[name] = clock.sampler(calls)
             found[name] = {"method": clock.method, "copies": len(calls)}
@@ -154,8 +157,10 @@ def _call(way: Way, given: dict[str, Tensor], phase: str) -> Call:
     return lambda: torch.autograd.grad(way.run(given), learned, gradient)
 
 
-def _clock(device: torch.device, way: Way) -> Clock:
-    return DeviceClock(is_capturable=way.is_capturable) if device.type == "cuda" else WallClock()
+def _clock(device: torch.device, way: Way, cache: str) -> Clock:
+    if device.type == "cpu":
+        return WallClock()
+    return WallClock(torch.cuda.synchronize) if cache == "host" else DeviceClock(is_capturable=way.is_capturable)
 
 
 def _collect(device: torch.device) -> None:

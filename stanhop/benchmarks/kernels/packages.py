@@ -81,6 +81,16 @@ def adasplash_2(case: Case) -> Way:
     return Way(run, causal, is_capturable=False, is_contiguous=True)
 
 
+def adasplash_rows(case: Case) -> Way:
+    """Its kernel for scores alone, which a retrieval puts between two matrix products; alpha is fixed."""
+    if case.rule.is_learned or case.rule.alpha == 1:
+        raise Unserved("computes one fixed alpha > 1")
+    from adasplash import triton_entmax
+
+    alpha = case.rule.alpha
+    return _with_weights(case, lambda scores, _: triton_entmax(scores.contiguous(), alpha=alpha))
+
+
 def flash_attention_softmax_n(case: Case) -> Way:
     """Softmax_n through SDPA, n = 1."""
     if case.shape.is_rows or case.rule != OUTEFFHOP:

@@ -73,18 +73,19 @@ def peers_for(device: torch.device) -> list[Peer]:
         Peer("entmax_bisect(50)", packages.entmax_bisect(50), module="entmax", package="entmax"),
         Peer("entmax_bisect(24)", packages.entmax_bisect(24), module="entmax", package="entmax"),
         Peer("entmax, sort", packages.entmax_sort, module="entmax", package="entmax"),
+        Peer(
+            "Flash-Attention-Softmax-N",
+            packages.flash_attention_softmax_n,
+            module="flash_attention_softmax_n",
+            package="flash-attention-softmax-n",
+        ),
     ]
     if device.type == "cuda":
         others += [
             Peer("AdaSplash-1", packages.adasplash_1, module="adasplash", package="adasplash"),
             Peer("AdaSplash-2 (causal)", packages.adasplash_2, module="adasplash", package="adasplash"),
+            Peer("AdaSplash rows", packages.adasplash_rows, module="adasplash", package="adasplash"),
             Peer("Liger sparsemax", packages.liger_sparsemax, module="liger_kernel", package="liger-kernel"),
-            Peer(
-                "Flash-Attention-Softmax-N",
-                packages.flash_attention_softmax_n,
-                module="flash_attention_softmax_n",
-                package="flash-attention-softmax-n",
-            ),
             Peer(
                 "TransformerEngine off-by-one",
                 packages.transformer_engine,
