@@ -56,7 +56,7 @@ def ours(case: Case) -> Way:
 @pytest.mark.parametrize("shape", [RETRIEVAL, ROWS], ids=["retrieval", "rows"])
 def test_every_peer_that_serves_a_case_computes_what_it_says(rule: Rule, shape: Shape) -> None:
     case, num_served = case_of(rule, shape), 0
-    for peer in peers_for(CPU):
+    for peer in [peer for peer in peers_for(CPU) if peer.is_installed]:
         try:
             way = peer.make(case)
         except Unserved:
