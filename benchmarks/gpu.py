@@ -1,0 +1,242 @@
+"""Everything that only a GPU can show: correctness, times of the kernels against every peer, training.
+
+    python benchmarks/gpu.py                       # all parts, one after the other
+    python benchmarks/gpu.py correctness kernels   # some of them
+    python benchmarks/gpu.py --rehearse            # every part on a CPU, tiny, kernels in Triton's interpreter
+
+Each part ends within 8 minutes and keeps what it has found in ``benchmarks/results/gpu``: called again, it goes on
+where it stopped. Parts:
+
+- ``correctness``: every way of ours and every peer against the definition in float64; nothing is timed if one of ours
+  is out of tolerance.
+- ``kernels``: each case's gate once more, then all ways in turns: on the device with its cache warm and cold, and with
+  the host's share; peak memory against eager.
+- ``training``: the published network's step against bisection, the default network's step with and without a CUDA
+  graph in three precisions, an epoch, memory.
+
+The first two need torch, triton and numpy, and nothing else, beside this checkout; ``training`` builds networks from
+the configuration and needs pydantic and pyyaml as well. Peers are measured as far as they are installed: entmax,
+adasplash, liger-kernel, flash-attention-softmax-n, transformer-engine. The table of goals comes last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # the checkout need not be installed
+
+PARTS = ("correctness", "kernels", "training")
+MINUTES = 7.5
+"""No case begins after these; one more takes seconds."""
+RESULTS = ROOT / "benchmarks" / "results" / "gpu"
+REHEARSAL = ROOT / "benchmarks" / "results" / "gpu-rehearsal"
+PUBLISHED_LEVELS = (2, 3)
+MEMORY_CASE = "medium/512, outeffhop, bfloat16"
+
+
+def main() -> int:
+    """Run the parts that were asked for, print the table of goals, and return how the process should end."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all if none is given")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="of one part, after which no case begins")
+    parser.add_argument("--output", type=Path, help="where results are kept")
+    parser.add_argument("--rehearse", action="store_true", help="on a CPU, tiny, in Triton's interpreter")
+    given = parser.parse_args()
+    unknown = set(given.parts) - set(PARTS)
+    if unknown:
+        parser.error(f"no part is called {sorted(unknown)}; choose of {', '.join(PARTS)}")
+    if given.rehearse:
+        os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported
+    import torch
+
+    if not given.rehearse and not torch.cuda.is_available():
+        print("there is no CUDA device here; --rehearse runs every part on a CPU", file=sys.stderr)
+        return 4
+    visit = Visit(given.output or (REHEARSAL if given.rehearse else RESULTS), given.rehearse, given.minutes)
+    is_sound = True
+    for part in given.parts or PARTS:
+        print(f"== {part}", flush=True)
+        is_sound = getattr(visit, part)() and is_sound
+        if part == "correctness" and not is_sound:
+            print("ours is out of tolerance: nothing is timed", file=sys.stderr)
+            return 1
+    visit.summarise()
+    return 0 if is_sound else 1
+
+
+class Visit:
+    """One machine's results in one folder."""
+
+    def __init__(self, folder: Path, is_rehearsal: bool, minutes: float) -> None:
+        import torch
+
+        from stanhop.benchmarks.machine import machine
+
+        self.folder, self.is_rehearsal, self.minutes = folder, is_rehearsal, minutes
+        self.device = torch.device("cpu" if is_rehearsal else "cuda")
+        self.machine = machine(self.device)
+        print(self.machine.get("gpu", self.machine["processor"]), self.machine["versions"], flush=True)
+
+    def correctness(self) -> bool:
+        """Gates alone; whether all of ours pass."""
+        from stanhop.benchmarks.kernels.measure import Settings
+
+        document = self._measure("correctness", Settings(caches=()))
+        return self._report_gates(document)
+
+    def kernels(self) -> bool:
+        """Gates and times."""
+        from stanhop.benchmarks.kernels.document import to_text
+        from stanhop.benchmarks.kernels.measure import CACHES, Settings
+        from stanhop.storage import write_text
+
+        settings = Settings(caches=CACHES, num_rounds=50, limit=1.5)
+        if self.is_rehearsal:
+            settings = Settings(num_rounds=1, limit=0.0, phases=("both",), most_copies=2)
+        document = self._measure("kernels", settings)
+        write_text(self.folder / "kernels.txt", to_text(document) + "\n")
+        self._keep("memory", {"share": self._memory_share()})
+        return self._report_gates(document)
+
+    def training(self) -> bool:
+        """The published and the default network; a figure that is there from this machine is not measured again."""
+        try:
+            from stanhop.benchmarks.gpu_training import DEFAULT, PRECISIONS, TINY, measure_precision
+            from stanhop.benchmarks.training_step import compare, published_config
+        except ModuleNotFoundError as absent:
+            print(f"training needs {absent.name}: pip install pydantic pyyaml", file=sys.stderr)
+            return False
+        tiny = self.is_rehearsal
+        rounds, limit = (1, 0.0) if tiny else (50, 20.0)
+        todo: dict[str, Callable[[], Any]] = {}
+        for levels in PUBLISHED_LEVELS:
+            todo[f"published, {levels} levels"] = lambda levels=levels: compare(
+                published_config(model_dim=8 if tiny else 64, num_levels=levels), device=self.device,
+                batch_size=2 if tiny else 128, num_steps=2 if tiny else 30, num_rounds=rounds, limit=limit,
+            )  # fmt: skip
+        for precision in PRECISIONS:
+            todo[f"default, {precision}"] = lambda precision=precision: measure_precision(
+                TINY if tiny else DEFAULT, self.device, precision, num_rounds=rounds, limit=limit
+            )
+        ended, found = self._deadline(), self._kept("training")
+        for name, measure in todo.items():
+            if name not in found:
+                if ended():
+                    print("time is up: call again to go on")
+                    break
+                print(name, flush=True)
+                found[name] = measure()
+                self._keep("training", found)
+        return True
+
+    def summarise(self) -> None:
+        """The table of goals and our share of the machine's limits, from all that is kept."""
+        from stanhop.benchmarks.kernels import goals
+        from stanhop.storage import write_text
+
+        nothing: dict[str, Any] = {"records": [], "machine": self.machine}
+        kernels = self._load("kernels") or nothing
+        kernels = kernels if kernels["machine"] == self.machine else nothing
+        training = self._kept("training")
+        default = training.get("default, float32", {})
+        told = {
+            "published": {name: each for name, each in training.items() if name.startswith("published")},
+            "eager_over_graph": default.get("eager_over_graph", {}).get("median"),
+            "epoch_seconds": default.get("epoch_seconds"),
+        }
+        table = [
+            *goals.kernel_goals(kernels),
+            *goals.training_goals(told),
+            goals.memory_goal(self._kept("memory").get("share")),
+        ]
+        lines = [{**vars(goal), "is_met": goal.is_met} for goal in table]
+        self._keep("goals", {"goals": lines})
+        write_text(self.folder / "roofline.txt", goals.roofline_text(kernels) + "\n")
+        print(goals.roofline_text(kernels))
+        if self.is_rehearsal:
+            print("a rehearsal: these figures mean nothing")
+        print(goals.goals_text(table))
+
+    def _measure(self, name: str, settings: Any) -> dict[str, Any]:
+        """Every case of the groups for CUDA, as far as time allows."""
+        from stanhop.benchmarks.kernels.cases import cases_of, names_of
+        from stanhop.benchmarks.kernels.document import run
+
+        cases = list(cases_of(names_of("cuda"), self.device, meant_for="cuda", is_tiny=self.is_rehearsal))
+        if self.is_rehearsal:  # one shape a group says all that a tiny one can
+            cases = list({(case.group, case.rule.name): case for case in cases}.values())
+        document: dict[str, Any] = run(
+            cases, settings, path=self._path(name), machine=self.machine, command=f"python benchmarks/gpu.py {name}",
+            resume=True, report=lambda line: print(line, flush=True), deadline=self._deadline(),
+        )  # fmt: skip
+        if not document["is_complete"]:
+            print("time is up: call again to go on")
+        return document
+
+    def _report_gates(self, document: dict[str, Any]) -> bool:
+        """Print who fails or is out of tolerance, and say whether none of ours is among them."""
+        is_sound = True
+        for record in document["records"]:
+            for name, entry in record["peers"].items():
+                if entry["status"] == "fails" or not entry.get("is_accurate", True):
+                    print(f"{record['case']}: {name}: {entry.get('reason') or entry['verdict']}")
+                    is_sound = is_sound and not entry["is_ours"]
+        return is_sound
+
+    def _memory_share(self) -> float | None:
+        """Peak memory of our forward and backward pass over that of eager Softmax_1, beyond what lies there before."""
+        import torch
+
+        from stanhop.benchmarks.kernels.cases import cases_of
+        from stanhop.benchmarks.kernels.gate import outcome
+        from stanhop.benchmarks.kernels.peers import OURS, peers_for
+
+        if self.device.type != "cuda":
+            return None
+        case = next(case for case in cases_of(["medium"], self.device) if case.name == MEMORY_CASE)
+        peaks = {}
+        for peer in peers_for(self.device):
+            if peer.name in (OURS, "eager Softmax_1"):
+                way, given = peer.make(case), case.tensors()
+                torch.cuda.synchronize()
+                before = torch.cuda.memory_allocated()
+                torch.cuda.reset_peak_memory_stats()
+                outcome(way.run, given)
+                torch.cuda.synchronize()
+                peaks[peer.name] = torch.cuda.max_memory_allocated() - before
+        return float(peaks[OURS] / peaks["eager Softmax_1"])
+
+    def _deadline(self) -> Callable[[], bool]:
+        ended = time.monotonic() + 60 * self.minutes
+        return lambda: time.monotonic() > ended
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.json"
+
+    def _load(self, name: str) -> dict[str, Any] | None:
+        path = self._path(name)
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+    def _keep(self, name: str, found: dict[str, Any]) -> None:
+        from stanhop.storage import write_text
+
+        document = {"machine": self.machine, "is_rehearsal": self.is_rehearsal, "found": found}
+        write_text(self._path(name), json.dumps(document, indent=1) + "\n")
+
+    def _kept(self, name: str) -> dict[str, Any]:
+        """What ``_keep`` kept, if it was on this machine."""
+        document = self._load(name)
+        is_here = document is not None and document["machine"] == self.machine
+        return document["found"] if document is not None and is_here else {}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
