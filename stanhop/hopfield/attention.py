@@ -15,8 +15,8 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-PAYS_FROM = 90
-"""Memories from which the fused kernel is faster than separate steps, as measured by benchmarks/separation.py."""
+PAYS_FROM = 128
+"""Memories from which the fused kernel is faster than blocks, by `stanhop bench kernels --shapes lengths`."""
 
 
 def suits(query: Tensor, memory: Tensor, values: Tensor, *, alpha: float | Tensor) -> bool:

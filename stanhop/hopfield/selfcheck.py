@@ -12,7 +12,7 @@ from stanhop.hopfield.dispatch import Choice, Method, choose
 from stanhop.hopfield.retrieval import retrieve
 from stanhop.hopfield.separation import SEPARATIONS, Separation
 
-LENGTHS = (14, 120)
+LENGTHS = (14, 150)
 """Memories: patches of a week of hours by half days, and beyond what short paths serve."""
 BATCH, HEADS, HEAD_DIM = 3, 4, 16
 TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 4e-3}

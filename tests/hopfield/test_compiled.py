@@ -41,7 +41,7 @@ def test_the_steps_a_graph_takes_are_enough(num_memories, scale, no_op, assert_c
         assert_close(left, right, name)
 
 
-@pytest.mark.parametrize("num_memories", [7, 97])  # separate steps, fused attention
+@pytest.mark.parametrize("num_memories", [7, 131])  # separate steps, fused attention
 @pytest.mark.parametrize("alpha", [1.0, torch.tensor([1.2, 1.7])], ids=["softmax", "learned"])
 def test_a_retrieval_is_one_graph(alpha, num_memories, assert_close) -> None:
     patterns = torch.randn(3, 2, num_memories, 11, generator=torch.Generator().manual_seed(3))

@@ -99,7 +99,7 @@ def test_the_fast_way_equals_the_definition_with_every_gradient(
 
 
 @pytest.mark.parametrize("method", ["auto", "definition", "triton"])
-@pytest.mark.parametrize("num_memories", [7, 97])  # separate steps, fused attention
+@pytest.mark.parametrize("num_memories", [7, 131])  # by blocks, fused attention
 def test_the_gate_lets_through_a_sigmoid_of_its_logit(method, num_memories, assert_close) -> None:
     dtype = torch.float32 if method == "triton" else torch.float64
     query = patterns(BATCH, HEADS, QUERIES, 13).to(dtype)
@@ -179,7 +179,7 @@ def test_queries_without_a_batch_ask_every_batch_entry(memory, values, assert_cl
     assert_close(got, expected, "retrieved")
 
 
-@pytest.mark.parametrize("num_memories", [7, 97])  # separate steps, fused attention
+@pytest.mark.parametrize("num_memories", [7, 131])  # by blocks, fused attention
 @pytest.mark.parametrize("alpha", [1.0, 1.3])
 def test_what_masked_memories_hold_has_no_influence_even_if_it_is_nan(alpha, num_memories) -> None:
     query = patterns(BATCH, HEADS, QUERIES, HEAD_DIM).requires_grad_()
