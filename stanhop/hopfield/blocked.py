@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd import Function
@@ -46,7 +47,8 @@ def read_out(query: Tensor, memory: Tensor, values: Tensor, *, no_op: bool, beta
     Returns:
         ``(..., heads, queries, values_dim)``.
     """
-    batch = torch.broadcast_shapes(query.shape[:-2], memory.shape[:-2], values.shape[:-2])
+    # NumPy's, since torch's own loads a computer algebra system at its first call.
+    batch = np.broadcast_shapes(query.shape[:-2], memory.shape[:-2], values.shape[:-2])
     query, memory, values = (
         patterns.expand(*batch, *patterns.shape[-2:]).reshape(-1, *batch[-1:], *patterns.shape[-2:])
         for patterns in (query, memory, values)

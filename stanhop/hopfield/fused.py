@@ -5,7 +5,6 @@ The kernels are imported when a CUDA tensor first comes by, so that everything e
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 
@@ -16,6 +15,9 @@ logger = logging.getLogger(__name__)
 
 SMALLEST_CAPABILITY = (8, 0)
 """Compute capability from which a GPU has bfloat16 and TF32 products."""
+
+_PROBLEMS: dict[int, str | None] = {}
+"""What was found out about each CUDA device."""
 
 
 def refusal(query: Tensor, memory: Tensor, values: Tensor, *, in_interpreter: bool = False) -> str | None:
@@ -68,16 +70,21 @@ def read_out(
 
 
 def unusable_because(device: torch.device) -> str | None:
-    """Why the kernels do not run on ``device``, or None if they do; tried out once a device."""
+    """Why the kernels do not run on ``device``, or None if they do; tried out once a device.
+
+    While torch compiles nothing can be tried out: a device that was not before is taken to work.
+    """
     if device.type != "cuda":
         return f"the tensors are on a {device.type.upper()} device, the kernels need CUDA"
-    reason: str | None = _unusable_on_cuda(device.index or 0)
-    return reason
+    index = device.index or 0
+    if index not in _PROBLEMS:
+        if torch.compiler.is_compiling():
+            return None
+        _PROBLEMS[index] = _problem_on_cuda(index)
+    return _PROBLEMS[index]
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch leaves it untyped
-@functools.cache
-def _unusable_on_cuda(index: int) -> str | None:
+def _problem_on_cuda(index: int) -> str | None:
     """Run a small retrieval there and back; what goes wrong is said once, and torch serves from then on."""
     if torch.cuda.get_device_capability(index) < SMALLEST_CAPABILITY:
         return f"compute capability {torch.cuda.get_device_capability(index)} is below {SMALLEST_CAPABILITY}"

@@ -57,10 +57,10 @@ def test_the_kernels_are_not_even_imported_without_a_cuda_tensor(monkeypatch) ->
 
 
 def test_kernels_that_do_not_work_are_left_unused_with_one_warning(monkeypatch, caplog) -> None:
+    monkeypatch.setattr(fused, "_PROBLEMS", {})
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     with caplog.at_level(logging.WARNING, logger="stanhop"):
         reasons = [fused.unusable_because(torch.device("cuda", 7)) for _ in range(2)]  # no such device here
-    fused._unusable_on_cuda.cache_clear()
     assert reasons[0] is not None
     assert reasons[0] == reasons[1]
     assert len(caplog.records) == 1
@@ -68,7 +68,14 @@ def test_kernels_that_do_not_work_are_left_unused_with_one_warning(monkeypatch, 
 
 
 def test_a_gpu_too_old_is_named(monkeypatch) -> None:
+    monkeypatch.setattr(fused, "_PROBLEMS", {})
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
     reason = fused.unusable_because(torch.device("cuda", 6))
-    fused._unusable_on_cuda.cache_clear()
     assert reason == "compute capability (7, 5) is below (8, 0)"
+
+
+def test_nothing_is_tried_out_while_torch_compiles(monkeypatch) -> None:
+    monkeypatch.setattr(fused, "_PROBLEMS", {})
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert fused.unusable_because(torch.device("cuda", 5)) is None
+    assert not fused._PROBLEMS

@@ -91,5 +91,6 @@ def test_a_call_never_waits_for_the_device() -> None:
     try:
         got = retrieve(ready.query, ready.memory, ready.values, alpha=ready.alpha, no_op=True, dropout=0.1)
         got.sum().backward()
+        assert ready.query.grad is not None
     finally:
         torch.cuda.set_sync_debug_mode("default")
