@@ -1,8 +1,9 @@
 """Which kernel serves a shape, with which tiles and how many warps: tables in plain Python, no tuning at run time.
 
 The tables come from compiling every kernel ahead of time, with all of its options on, for compute capability 9.0: each
-entry is the largest tile, at the fewest warps, for which the assembler spills no register (a few bytes in three entries
-that no better one was found for). ``tests/kernels/test_ahead_of_time.py`` keeps that true.
+entry is the largest tile, at the fewest warps, for which the assembler spills no register (at most 64 bytes a thread in
+a few entries that no better one was found for). ``tests/kernels/test_ahead_of_time.py`` keeps that true. On 8.0 they
+compile and fit as well, but the backward pass of 65 to 128 memories spills.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 
 SMALLEST_BLOCK = 16
 """What a matrix unit takes at least."""
+SMALLEST_FEATURES = 32
+"""Features of a tile at least: narrower ones compile to code that spills (float32), and save nothing."""
 LARGEST_HEAD_DIM = 128
 """Features a head may have."""
 PROGRAMS_WANTED = 1024
@@ -22,10 +25,10 @@ Looped = dict[tuple[int, int], tuple[int, int, int]]
 """By (bytes an item, features): block of queries, block of memories, warps."""
 
 RESIDENT_FORWARD: Resident = {
-    (2, 32): {16: (16, 1), 32: (32, 2), 64: (64, 4), 128: (32, 4), 256: (16, 4), 512: (16, 8)},
+    (2, 32): {16: (16, 1), 32: (32, 2), 64: (64, 4), 128: (16, 4), 256: (16, 4), 512: (16, 8)},
     (2, 64): {16: (16, 1), 32: (32, 2), 64: (64, 4), 128: (32, 4), 256: (16, 4), 512: (16, 8)},
     (2, 128): {16: (16, 1), 32: (32, 2), 64: (64, 4), 128: (32, 4), 256: (16, 8)},
-    (4, 32): {16: (16, 1), 32: (32, 2), 64: (64, 4), 128: (16, 4), 256: (16, 4)},
+    (4, 32): {16: (16, 1), 32: (32, 4), 64: (64, 4), 128: (16, 4), 256: (16, 4)},
     (4, 64): {16: (16, 1), 32: (32, 2), 64: (64, 4), 128: (32, 8)},
     (4, 128): {16: (16, 2), 32: (32, 4), 64: (32, 8)},
 }
@@ -105,7 +108,7 @@ class Shape:
     @property
     def width(self) -> tuple[int, int]:
         """Key of the tables."""
-        return self.itemsize, max(32, block(self.head_dim), block(self.values_dim))
+        return self.itemsize, max(features(self.head_dim), features(self.values_dim))
 
 
 def forward_plan(shape: Shape) -> Plan:
@@ -126,6 +129,11 @@ def memories_plan(shape: Shape) -> Plan:
 def block(size: int) -> int:
     """The smallest power of 2 that holds ``size`` and that a matrix unit takes."""
     return max(SMALLEST_BLOCK, 1 << (size - 1).bit_length())
+
+
+def features(size: int) -> int:
+    """The block of features that holds ``size``."""
+    return max(SMALLEST_FEATURES, block(size))
 
 
 def num_chunks(num_pairs: int, num_blocks: int) -> int:
@@ -149,7 +157,7 @@ def _plan(shape: Shape, is_resident: bool, query_block: int, memory_block: int, 
         is_resident=is_resident,
         query_block=min(query_block, block(shape.num_queries)),
         memory_block=memory_block,
-        head_block=block(shape.head_dim),
-        values_block=block(shape.values_dim),
+        head_block=features(shape.head_dim),
+        values_block=features(shape.values_dim),
         num_warps=num_warps,
     )
