@@ -12,8 +12,8 @@ from stanhop.hopfield.dispatch import Choice, Method, choose
 from stanhop.hopfield.retrieval import retrieve
 from stanhop.hopfield.separation import SEPARATIONS, Separation
 
-LENGTHS = (14, 150)
-"""Memories: patches of a week of hours by half days, and beyond what short paths serve."""
+LENGTHS = (14, 60, 150)
+"""Memories: one for each way on a CPU."""
 BATCH, HEADS, HEAD_DIM = 3, 4, 16
 TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 4e-3}
 """Largest relative root mean square error, of the read-out and of each gradient, that rounding explains."""

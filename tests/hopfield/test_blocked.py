@@ -8,7 +8,7 @@ import torch
 from stanhop.hopfield import blocked
 from stanhop.hopfield.retrieval import retrieve
 
-HEADS, QUERIES, MEMORIES, HEAD_DIM, VALUES_DIM = 3, 5, 7, 11, 13
+HEADS, QUERIES, MEMORIES, HEAD_DIM, VALUES_DIM = 3, 5, 37, 11, 13
 
 
 def patterns(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -65,6 +65,7 @@ def test_a_nan_stays_in_its_row() -> None:
 def test_half_precision_compilers_and_entries_beyond_a_block_are_left_to_others(monkeypatch) -> None:
     memory = patterns(2, HEADS, MEMORIES, HEAD_DIM)
     assert blocked.suits(memory, memory, memory, alpha=1.0)
+    assert not blocked.suits(memory, memory[..., :31, :], memory[..., :31, :], alpha=1.0)
     assert not blocked.suits(memory, memory, memory, alpha=1.5)
     assert not blocked.suits(memory, memory, memory, alpha=torch.ones(HEADS))
     assert not blocked.suits(memory.bfloat16(), memory.bfloat16(), memory.bfloat16(), alpha=1.0)
