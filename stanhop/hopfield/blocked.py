@@ -1,7 +1,7 @@
 """Retrieval at alpha = 1 on a CPU, some batch entries at a time: no array of all queries by all memories is stored.
 
 The scores of a block stay in a cache while they become weights and are read out, and their memory serves the next block
-too, which spares the page faults of fresh memory, the largest cost of separate steps. The backward pass computes the
+too, instead of being fetched anew. The backward pass computes the
 weights anew from the log-sum-exp of each query, in which the no-op memory has its 1:
 
     log_sum = log(1 + sum(exp(scores)))         weights = exp(scores - log_sum)       (without no-op: no 1)
@@ -26,8 +26,8 @@ BLOCK_SIZE = 2**19
 """Numbers that a block may touch: 2 MB of float32, the second-level cache of one core, more or less."""
 
 PAYS_FROM = 32
-"""Memories from which blocks are faster than separate steps: a training step of our network gains with 60 patches and
-loses with 14."""
+"""Memories from which blocks are taken, provisionally: in `stanhop bench kernels --shapes lengths`, whose tensors are
+contiguous, separate steps are ahead; in training steps timed by hand, blocks were with 60 patches, and not with 14."""
 
 
 def suits(query: Tensor, memory: Tensor, values: Tensor, *, alpha: float | Tensor) -> bool:
