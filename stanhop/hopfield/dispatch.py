@@ -8,15 +8,15 @@ from typing import Literal
 from torch import Tensor
 
 from stanhop.errors import Code, ConfigError
-from stanhop.hopfield import attention, blocked, fused
+from stanhop.hopfield import attention, fast_softmax, fused
 
 Method = Literal["auto", "definition", "fast", "triton"]
 """What may be asked for: a way, or with ``auto`` the fastest there is for the tensors at hand."""
 
-Way = Literal["definition", "fast", "triton", "attention", "blocked"]
+Way = Literal["definition", "fast", "triton", "attention", "softmax"]
 """``definition`` is the slow way that all others must equal; ``fast`` takes the same steps with the fast separation,
-``triton`` one fused kernel. At alpha 1, ``blocked`` takes a part of the batch at a time that stays in a cache, and
-``attention`` is torch's fused attention."""
+``triton`` one fused kernel. At alpha 1, ``softmax`` takes the steps of a retrieval in few
+passes over memory, and ``attention`` is torch's fused attention."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,6 @@ def choose(
         raise ConfigError(Code.CONFIG, f"retrieve: method triton cannot serve: {refusal}", fix="use method auto")
     if is_plain and attention.suits(query, memory, values, alpha=alpha):
         return Choice("attention", f"{refusal}; alpha is 1 and there are at least {attention.PAYS_FROM} memories")
-    if is_plain and blocked.suits(query, memory, values, alpha=alpha):
-        return Choice("blocked", f"{refusal}; alpha is 1, and scores of some batch entries fit into a cache")
+    if is_plain and fast_softmax.suits(query, memory, values, alpha=alpha):
+        return Choice("softmax", f"{refusal}; alpha is 1")
     return Choice("fast", refusal)

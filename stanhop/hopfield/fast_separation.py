@@ -27,6 +27,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from stanhop.hopfield.fast_softmax import softmax
 from stanhop.hopfield.separation import clipped, in_full_precision
 
 MAX_STEPS = 32
@@ -60,35 +61,10 @@ def fast_separate(
     if isinstance(alpha, Tensor) or alpha != 1:
         weights = _entmax(precise, alpha, no_op)
     else:
-        weights = _Softmax.apply(precise, no_op)  # type: ignore[no-untyped-call]  # torch leaves apply untyped
+        weights = softmax(precise, no_op=no_op)
     if clip is not None:
         weights = clipped(weights, scores, clip=clip)
     return weights.to(scores.dtype)
-
-
-class _Softmax(Function):
-    """``exp(s_i) / (1 + sum(exp(s)))`` over the last axis; without ``no_op``, the 1 goes."""
-
-    @staticmethod
-    def forward(ctx: Any, scores: Tensor, no_op: bool) -> Tensor:
-        pivot = scores.amax(dim=-1, keepdim=True)
-        # The no-op memory scores 0 and takes part in the maximum, or exp(-pivot) would overflow below -88. Without it,
-        # a row that is all masked has the maximum -inf, and -inf less -inf is NaN.
-        pivot = pivot.clamp(min=0.0) if no_op else pivot.masked_fill(pivot == -math.inf, 0.0)
-        weights = (scores - pivot).mul_(LOG2_E).exp2_()
-        total = weights.sum(dim=-1, keepdim=True)
-        total = total + (-pivot).exp() if no_op else total.masked_fill(total == 0, 1.0)
-        weights.div_(total)
-        ctx.save_for_backward(weights)
-        return weights
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, weights_grad: Tensor) -> tuple[Tensor, None]:
-        (weights,) = ctx.saved_tensors
-        scores_grad = weights * weights_grad
-        delta = scores_grad.sum(dim=-1, keepdim=True)
-        return scores_grad.addcmul_(weights, delta, value=-1), None
 
 
 def _entmax(scores: Tensor, alpha: float | Tensor, no_op: bool) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from stanhop.errors import Code, ConfigError, quoted
-from stanhop.hopfield import attention, blocked, fused
+from stanhop.hopfield import attention, fast_softmax, fused
 from stanhop.hopfield.dispatch import Method, choose
 from stanhop.hopfield.fast_separation import fast_separate
 from stanhop.hopfield.separation import separate
@@ -189,8 +189,8 @@ def _read_out(
     memory, values = _without_masked(memory, rule.mask), _without_masked(values, rule.mask)
     if way == "attention":
         retrieved = attention.attend(state, memory, values, no_op=rule.no_op, beta=rule.beta)
-    elif way == "blocked":
-        retrieved = blocked.read_out(state, memory, values, no_op=rule.no_op, beta=rule.beta)
+    elif way == "softmax":
+        retrieved = fast_softmax.read_out(state, memory, values, no_op=rule.no_op, beta=rule.beta)
     else:
         weights = _weights(state, memory, rule)
         retrieved = (functional.dropout(weights, dropout) if dropout else weights) @ values

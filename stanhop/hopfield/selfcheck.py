@@ -12,7 +12,7 @@ from stanhop.hopfield.dispatch import Choice, Method, choose
 from stanhop.hopfield.retrieval import retrieve
 from stanhop.hopfield.separation import SEPARATIONS, Separation
 
-LENGTHS = (14, 60, 150)
+LENGTHS = (14, 60, 260)
 """Memories: one for each way on a CPU."""
 BATCH, HEADS, HEAD_DIM = 3, 4, 16
 TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 4e-3}

@@ -25,7 +25,7 @@ def test_the_way_and_its_reason_are_said(capsys) -> None:
     if not torch.cuda.is_available():
         assert "fast on cpu: the tensors are on a CPU device, the kernels need CUDA" in text
         assert "attention on cpu" in text
-        assert "blocked on cpu" in text
+        assert "softmax on cpu" in text
     assert "WRONG" not in text
 
 
@@ -35,4 +35,4 @@ def test_a_way_that_computes_wrongly_is_an_error_of_the_machine(capsys, monkeypa
     assert main(["doctor"]) == 4
     captured = capsys.readouterr()
     assert "WRONG" in captured.out
-    assert "retrievals are wrong, the first on cpu: outeffhop, 14 memories, float32, by fast" in captured.err
+    assert "retrievals are wrong, the first on cpu: sparse_outeffhop, 14 memories, float32, by fast" in captured.err

@@ -9,7 +9,7 @@ from stanhop.hopfield import attention
 from stanhop.hopfield.attention import PAYS_FROM, attend, suits
 from stanhop.hopfield.retrieval import retrieve
 
-QUERIES, MEMORIES, HEADS, HEAD_DIM = 59, 131, 3, 5
+QUERIES, MEMORIES, HEADS, HEAD_DIM = 59, 261, 3, 5
 
 
 def patterns(*shape: int, seed: int = 0, scale: float = 2.0, dtype: torch.dtype = torch.float64) -> torch.Tensor:

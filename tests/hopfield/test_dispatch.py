@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from stanhop.errors import ConfigError
-from stanhop.hopfield import attention, blocked, fused
+from stanhop.hopfield import attention, fused
 from stanhop.hopfield.dispatch import choose
 from stanhop.hopfield.retrieval import retrieve
 
@@ -22,10 +22,10 @@ def way(num_memories: int, *, alpha: float = 1.0, is_plain: bool = True, method:
     return choose(*patterns(num_memories), alpha=alpha, is_plain=is_plain, method=method).way
 
 
-def test_a_cpu_takes_fused_attention_for_long_memories_blocks_for_short_ones_and_the_fast_separation_else() -> None:
+def test_a_cpu_takes_fused_attention_for_long_memories_few_passes_for_short_ones_and_the_fast_separation_else() -> None:
     assert way(attention.PAYS_FROM) == "attention"
-    assert way(attention.PAYS_FROM - 1) == "blocked"
-    assert way(blocked.PAYS_FROM - 1) == "fast"
+    assert way(attention.PAYS_FROM - 1) == "softmax"
+    assert way(1) == "softmax"
     assert way(attention.PAYS_FROM, alpha=1.5) == "fast"
     assert way(attention.PAYS_FROM, is_plain=False) == "fast"
 
@@ -39,7 +39,7 @@ def test_triton_serves_where_its_device_works(monkeypatch) -> None:
     monkeypatch.setattr(fused, "unusable_because", lambda _: None)
     assert way(14) == "triton"
     double = choose(*patterns(14, dtype=torch.float64), alpha=1.0, is_plain=True, method="auto")
-    assert double.way == "fast"
+    assert double.way == "softmax"
     assert "torch.float64" in double.reason
 
 
