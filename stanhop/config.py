@@ -32,6 +32,8 @@ from stanhop.resources import preset_paths
 
 ENVIRONMENT_PREFIX = "STANHOP_"
 LARGEST_SIZE = 1_000_000
+SEE_ALL_KEYS = "`stanhop config show` lists every key with its value"
+WRITE_PLAIN_YAML = "write plain YAML: each key once, special characters in quotes, no tags and no aliases"
 
 
 class Section(BaseModel):
@@ -254,9 +256,9 @@ def resolve(layers: Sequence[Layer]) -> RunConfig:
     except ValidationError as error:
         origins = origin_of_keys(layers)
         problems = [_explain(problem, origins) for problem in error.errors()]
-        raise ConfigError(Code.CONFIG, "; ".join(problems)) from None
+        raise ConfigError(Code.CONFIG, "; ".join(problems), fix=SEE_ALL_KEYS) from None
     except TypeError as error:
-        raise ConfigError(Code.CONFIG, f"a value is not plain data: {error}") from None
+        raise ConfigError(Code.CONFIG, f"a value is not plain data: {error}", fix=SEE_ALL_KEYS) from None
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -338,14 +340,15 @@ def file_layer(path: Path) -> Layer:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError(Code.CONFIG, f"cannot read: {error.strerror}", file=path) from None
+        raise ConfigError(Code.CONFIG, f"cannot read: {error.strerror}", fix="check the path", file=path) from None
     except UnicodeDecodeError:
-        raise ConfigError(Code.CONFIG, "is not UTF-8 text", file=path) from None
+        raise ConfigError(Code.CONFIG, "is not UTF-8 text", fix="save it as UTF-8", file=path) from None
     values = parse_yaml(text, file=path)
     if values is None:
         values = {}
     if not isinstance(values, dict):
-        raise ConfigError(Code.CONFIG, f"holds {quoted(values)}, not sections of keys", file=path)
+        fix = "write sections of keys; `stanhop config copy` gives a file to start from"
+        raise ConfigError(Code.CONFIG, f"holds {quoted(values)}, not sections of keys", fix=fix, file=path)
     return Layer(str(path), values)
 
 
@@ -432,9 +435,11 @@ def parse_yaml(text: str, *, file: Path | str) -> Any:  # plain data of any shap
         return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - _StrictLoader is a SafeLoader
     except yaml.MarkedYAMLError as error:
         line = None if error.problem_mark is None else error.problem_mark.line + 1
-        raise ConfigError(Code.CONFIG, error.problem or "is not YAML", file=file, line=line) from None
+        raise ConfigError(
+            Code.CONFIG, error.problem or "is not YAML", fix=WRITE_PLAIN_YAML, file=file, line=line
+        ) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(Code.CONFIG, f"is not YAML: {quoted(error)}", file=file) from None
+        raise ConfigError(Code.CONFIG, f"is not YAML: {quoted(error)}", fix=WRITE_PLAIN_YAML, file=file) from None
 
 
 def to_yaml(config: RunConfig) -> str:

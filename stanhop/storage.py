@@ -72,6 +72,8 @@ def write_directory(path: Path, files: Mapping[str, bytes], *, overwrite: bool =
         OutputError: ``path`` exists and ``overwrite`` is off.
         MachineError: as ``write_bytes``.
     """
+    with _reported(path):
+        remove_stale_temporaries(path.parent)  # of one that was killed between moving the old aside and the new in
     if not overwrite:
         refuse_existing(path)
     with _reported(path):

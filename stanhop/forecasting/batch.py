@@ -223,7 +223,8 @@ def _plan(
         inputs = [file for file in files if not records.is_output(file.path)]
         root, tables = output, {file: _table_name(file.relative, table_format) for file in inputs}
         if not tables:
-            raise DataError(Code.FILE, "all inputs are outputs of this command", file=output)
+            fix = "name other inputs, or another output folder"
+            raise DataError(Code.FILE, "all inputs are outputs of this command", fix=fix, file=output)
     jobs = [
         _Job(
             source=file,
@@ -245,7 +246,8 @@ def _only_input(
         fix = "give a folder as output"
         raise UsageError(Code.USAGE, f"only the forecast of a single file can be written to {output}", fix=fix)
     if table_format not in (None, SUFFIXES[output.suffix.lower()]):
-        raise UsageError(Code.USAGE, f"the output {output} is not named as a {table_format} file is")
+        fix = "give it another suffix, or leave --format-out away"
+        raise UsageError(Code.USAGE, f"the output {output} is not named as a {table_format} file is", fix=fix)
     return files[0]
 
 

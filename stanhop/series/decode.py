@@ -120,6 +120,7 @@ def _decoded(raw: bytes, codec: str, path: Path) -> str:
         line = _line_after(raw[: error.start].decode(codec, errors="replace"))
         if error.end == len(raw) and error.reason in ("unexpected end of data", "truncated data"):
             problem, fix = "the file ends within a character", "truncated? export or copy it anew"
+            fix += "" if codec == "utf-8" else ", or choose another --encoding"
         else:
             byte = raw[error.start]
             problem = f"byte 0x{byte:02x} is not {codec.upper()}"

@@ -23,7 +23,14 @@ from stanhop.forecasting.forecaster import choose_device
 from stanhop.series.datamodule import SeriesDataModule
 from stanhop.series.frame import SeriesSet
 from stanhop.series.load import load_series
-from stanhop.storage import locked, make_directory, remove_file, remove_stale_temporaries, write_text
+from stanhop.storage import (
+    TEMPORARY_PREFIX,
+    locked,
+    make_directory,
+    remove_file,
+    remove_stale_temporaries,
+    write_text,
+)
 from stanhop.tracking.run import TrackedRun, run_tags, start_run
 from stanhop.tracking.store import Store, open_store
 from stanhop.training.checkpoint import MANIFEST, AtomicCheckpointIO, CheckpointFolder, Identity
@@ -125,6 +132,7 @@ def _start(task: _Task) -> FitResult:
     task.signals.stop_if_received("before training began", can_resume=False)
     with locked(task.run_path / LOCK):
         make_directory(task.folder.path)
+        _remove_leftovers(task)
         remove_file(task.run_path / METRICS)  # from here on the run that was here is neither complete nor resumable
         task.folder.clear()
         write_text(task.run_path / CONFIG, to_yaml(_without_credentials(task.config)))
@@ -139,9 +147,14 @@ def _resume(task: _Task) -> FitResult:
         if complete is not None:
             return complete
         make_directory(task.folder.path)
-        for path in (task.run_path, task.folder.path):
-            remove_stale_temporaries(path)
+        _remove_leftovers(task)
         return _run(task, _open_store(task), checkpoint=checkpoint)
+
+
+def _remove_leftovers(task: _Task) -> None:
+    """Delete what a process that was killed here left half-written."""
+    for path in (task.run_path, task.folder.path):
+        remove_stale_temporaries(path)
 
 
 def _run(task: _Task, store: Store | None, *, checkpoint: Path | None) -> FitResult:
@@ -152,8 +165,13 @@ def _run(task: _Task, store: Store | None, *, checkpoint: Path | None) -> FitRes
         run.log_data(task.series_set, name=_dataset(config), source=config.data.source)
         run.log_file(run_path / CONFIG)
         module, journal = _train(task, run, checkpoint)
-        task.signals.stop_if_received("after the last epoch", can_resume=True)
-        metrics = write_outcome(run_path, _bundle(task, module), task.series_set, journal)
+        metrics = write_outcome(
+            run_path,
+            _bundle(task, module),
+            task.series_set,
+            journal,
+            stop_if_asked=lambda: task.signals.stop_if_received("after the last epoch", can_resume=True),
+        )
         run.log_metrics(metrics, step=journal.best.epoch)
         for name in (METRICS, LOSS_PLOT, FORECAST_PLOT):
             if (run_path / name).exists():
@@ -297,8 +315,10 @@ def _check_run_path(run_path: Path, *, resume: bool, overwrite: bool) -> None:
 
 def _holds_nothing_yet(run_path: Path, names: set[str]) -> bool:
     """Whether a run began there and ended before its first checkpoint, so that there is nothing to lose."""
-    has_begun = {CONFIG, CHECKPOINTS} <= names <= {CONFIG, CHECKPOINTS, LOCK}
-    return has_begun and not (run_path / CHECKPOINTS / MANIFEST).exists()
+    names = {name for name in names if not name.startswith(TEMPORARY_PREFIX)}
+    has_begun = LOCK in names or {CONFIG, CHECKPOINTS} <= names
+    is_no_more = names <= {CONFIG, CHECKPOINTS, LOCK}
+    return has_begun and is_no_more and not (run_path / CHECKPOINTS / MANIFEST).exists()
 
 
 def _without_credentials(config: RunConfig) -> RunConfig:

@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -51,8 +51,17 @@ class FitResult:
     was_complete: bool
 
 
-def write_outcome(run_path: Path, bundle: Bundle, series_set: SeriesSet, journal: Journal) -> dict[str, float]:
+def write_outcome(
+    run_path: Path,
+    bundle: Bundle,
+    series_set: SeriesSet,
+    journal: Journal,
+    *,
+    stop_if_asked: Callable[[], None] = lambda: None,
+) -> dict[str, float]:
     """Save ``bundle``, measure it once on the test split, draw the plots, and write ``metrics.json`` last.
+
+    Before each of these steps ``stop_if_asked`` may raise; a resumed run then takes them again.
 
     Returns:
         The metrics by the names they are recorded under.
@@ -61,9 +70,11 @@ def write_outcome(run_path: Path, bundle: Bundle, series_set: SeriesSet, journal
         ModelError: a weight is not finite.
         MachineError: the disk is full or the folder not writable.
     """
+    stop_if_asked()
     save_bundle(run_path / MODEL, bundle, overwrite=True)
     bundle = load_bundle(run_path / MODEL)  # what is measured is what is deployed
     train = bundle.config.train
+    stop_if_asked()
     began_s = time.monotonic()
     evaluation = evaluate(bundle, series_set, device=train.device, batch_size=train.batch_size)
     metrics = {
@@ -75,7 +86,9 @@ def write_outcome(run_path: Path, bundle: Bundle, series_set: SeriesSet, journal
         "size/num_parameters": float(sum(weight.numel() for weight in bundle.network.parameters())),
         "size/model_bytes": float(sum(file.stat().st_size for file in (run_path / MODEL).iterdir())),
     }
+    stop_if_asked()
     _write_plots(run_path, bundle, series_set, journal)
+    stop_if_asked()
     document = {
         "metrics": metrics,
         "best_epoch": journal.best.epoch,

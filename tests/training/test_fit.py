@@ -8,7 +8,6 @@ import os
 import random
 import signal
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ import numpy as np
 import pytest
 import torch
 
-from stanhop import storage
 from stanhop.config import DataConfig, ModelConfig, RunConfig, SplitConfig, TrackingConfig, file_layer, resolve
 from stanhop.errors import (
     Code,
@@ -572,58 +570,3 @@ def test_a_server_that_is_down_does_not_keep_from_training_and_its_password_is_n
     with pytest.raises(MachineError):
         train(tmp_path / "other", config=remote, require_tracking=True)
     assert not (tmp_path / "other").exists()
-
-
-# --- a disk that fails ------------------------------------------------------------------------------------------------
-
-
-class Killed(BaseException):
-    """Stands in for a process that ends here: nothing may catch it."""
-
-
-class Saboteur:
-    """Fails at one of the calls that change the disk.
-
-    Args:
-        call: Which one, counted from 1.
-        error: With what.
-    """
-
-    def __init__(self, call: int, error: BaseException) -> None:
-        self.calls_left, self.error = call, error
-
-    def wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **options: Any) -> Any:
-            self.calls_left -= 1
-            if self.calls_left == 0:
-                raise self.error
-            return function(*arguments, **options)
-
-        return call
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), Killed()], ids=["full", "killed"])
-def test_wherever_a_write_fails_the_resumed_run_ends_the_same(
-    error: BaseException,
-    train: Train,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    reference: FitResult,
-) -> None:
-    call, has_struck = 0, True
-    while has_struck:
-        call += 1
-        run_path, saboteur = tmp_path / str(call), Saboteur(call, error)
-        with monkeypatch.context() as patch, suppress(MachineError, Killed):
-            patch.setattr(storage.os, "fsync", saboteur.wrap(storage.os.fsync))
-            patch.setattr(Path, "replace", saboteur.wrap(Path.replace))
-            patch.setattr(Path, "rename", saboteur.wrap(Path.rename))
-            train(run_path)
-        has_struck = saboteur.calls_left <= 0
-        has_checkpoint = (run_path / "checkpoints" / "manifest.json").exists()
-        is_complete = (run_path / "metrics.json").exists()
-        result = train(run_path, resume=has_checkpoint, overwrite=not has_checkpoint)
-        assert result.was_complete == is_complete
-        assert_same_end(result, reference)
-    assert call > 25, "the saboteur found fewer writes than a training makes"

@@ -1,0 +1,42 @@
+"""A small model, tables for it, a nursery of processes, and the figures at the end of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.reliability.kit import figures, samples
+from tests.reliability.kit.nursery import Nursery
+
+
+@pytest.fixture(scope="session")
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+    """Starts processes that have imported everything."""
+    with Nursery(tmp_path_factory.mktemp("nursery")) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model directory with random weights; nothing may change it."""
+    path = tmp_path_factory.mktemp("model") / "model"
+    samples.save_model(path)
+    return path
+
+
+@pytest.fixture
+def record(request: pytest.FixtureRequest) -> Callable[[str, str, str], None]:
+    """Keeps a figure."""
+    return figures.record
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print what was measured."""
+    if figures.MEASURED:
+        terminalreporter.section("what the promises of reliability rest on")
+        for line in figures.lines():
+            terminalreporter.write_line(line)
+        figures.keep()

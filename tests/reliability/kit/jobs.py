@@ -1,0 +1,172 @@
+"""What the nursery's children do: commands of the program, undisturbed or with something that happens to them."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from stanhop.cli.app import main
+from stanhop.forecasting.batch import RefusedInputsError, forecast_files
+from stanhop.forecasting.bundle import load_bundle, save_bundle
+from stanhop.quantization import compare as _preloaded  # noqa: F401 - what commands import when they run
+from stanhop.quantization import int8 as _preloaded_too  # noqa: F401 - as above
+from stanhop.training import fit as fit_module
+from stanhop.training import outcome, saving
+from stanhop.training.checkpoint import AtomicCheckpointIO, CheckpointFolder
+from stanhop.training.journal import Journal
+from stanhop.training.lightning_module import ForecastingModule
+from tests.reliability.kit.audit import watched
+from tests.reliability.kit.faults import Faults
+
+NO_DISK = 77
+NEW_USER, NEW_MOUNTS, PRIVATE = 0x10000000, 0x00020000, 0x00044000
+"""CLONE_NEWUSER, CLONE_NEWNS, MS_REC | MS_PRIVATE of Linux."""
+
+
+def prepare() -> None:
+    """What the nursery does once: it leaves the pictures of a training out, which take longer than the rest of it."""
+    outcome.loss_plot = lambda *_, **__: b"losses"
+    outcome.forecast_plot = lambda *_: b"forecast"
+
+
+def say(line: str) -> None:
+    """Print a line in one piece, at once."""
+    os.write(1, f"{line}\n".encode())
+
+
+def command(*arguments: str) -> int:
+    """A command line."""
+    return main(list(arguments))
+
+
+def stepping(pause_s: str, *arguments: str) -> int:
+    """A training that says each step, rests after it, and saves every tenth of a second."""
+    saving.INTERVAL_S = 0.1
+    original = ForecastingModule.training_step
+
+    def training_step(self: ForecastingModule, batch: Any, batch_index: int) -> Any:
+        say(f"step {self.trainer.global_step + 1}")
+        time.sleep(float(pause_s))
+        return original(self, batch, batch_index)
+
+    ForecastingModule.training_step = training_step  # type: ignore[method-assign]
+    return main(list(arguments))
+
+
+def struck(call: str, error: str, *arguments: str) -> int:
+    """A command whose ``call``-th change of the disk fails with ``error``, or ``kill`` makes it the last."""
+    faults = Faults(int(call), error=None if error == "kill" else int(error))
+    with faults.installed():
+        code = main(list(arguments))
+    say(f"calls {len(faults.calls)}")
+    for name in faults.calls if call == "0" else []:
+        say(f"call {name}")
+    return code
+
+
+def overwriting(call: str, error: str, source: str, target: str) -> int:
+    """Put the model directory ``source`` in the place of the one at ``target``, struck as above."""
+    faults = Faults(int(call), error=None if error == "kill" else int(error))
+    bundle = load_bundle(source)
+    with faults.installed():
+        save_bundle(Path(target), bundle, overwrite=True)
+    say(f"calls {len(faults.calls)}")
+    return 0
+
+
+def batch(*arguments: str) -> int:
+    """A batch that says what became of each file."""
+    model, source, output, *jobs = arguments
+    options: dict[str, Any] = {"num_jobs": int(jobs[0])} if jobs else {}
+    try:
+        forecast_files(model, [source], Path(output), progress=lambda event: say(event.outcome), **options)
+    except RefusedInputsError:
+        return 3
+    return 0
+
+
+def on_a_small_disk(size: str, *arguments: str) -> int:
+    """A command in the folder of a new file system of that size; exit code 77 where none can be made."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    folder = Path("disk").absolute()
+    folder.mkdir()
+    is_root, options = os.geteuid() == 0, f"size={size}".encode()
+    user, group = os.geteuid(), os.getegid()
+    if libc.unshare(NEW_MOUNTS | (0 if is_root else NEW_USER)):
+        return NO_DISK
+    if not is_root:
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"0 {user} 1")
+        Path("/proc/self/gid_map").write_text(f"0 {group} 1")
+    libc.mount(None, b"/", None, PRIVATE, None)
+    if libc.mount(b"none", bytes(folder), b"tmpfs", 0, options):
+        return NO_DISK
+    os.chdir(folder)
+    code = main(list(arguments))
+    for path in sorted(folder.rglob("*.csv")):
+        say(f"table {path.read_text().count(chr(10))}")
+    say(f"left over {len(list(folder.rglob('.tmp-*')))}")
+    return code
+
+
+PHASES = {
+    "while the data are read": (fit_module, "load_series", 1),
+    "while the store is opened": (fit_module, "_open_store", 1),
+    "before the first step": (saving.Saver, "on_train_start", 1),
+    "in the first step": (ForecastingModule, "training_step", 1),
+    "in the middle of an epoch": (ForecastingModule, "training_step", 8),
+    "in the last step of an epoch": (ForecastingModule, "training_step", 11),
+    "in the first step of an epoch": (ForecastingModule, "training_step", 12),
+    "in validation": (ForecastingModule, "validation_step", 3),
+    "at the end of an epoch": (Journal, "on_train_epoch_end", 2),
+    "while a checkpoint is written": (AtomicCheckpointIO, "save_checkpoint", 2),
+    "while its manifest is written": (CheckpointFolder, "add", 2),
+    "after the last epoch": (fit_module, "_bundle", 1),
+    "while the model is measured": (outcome, "evaluate", 1),
+}
+"""Moments of a training: whose function, its name, and at which of its calls."""
+
+
+def signalled(phase: str, number: str, times: str, *arguments: str) -> int:
+    """A training that gets a signal in ``phase``."""
+    owner, name, count = PHASES[phase]
+    original, calls = getattr(owner, name), []
+
+    def call(*given: Any, **options: Any) -> Any:
+        calls.append(name)
+        if len(calls) == count:
+            say("signalled")
+            for _ in range(int(times)):
+                os.kill(os.getpid(), signal.Signals(int(number)))
+        return original(*given, **options)
+
+    setattr(owner, name, call)
+    return main(list(arguments))
+
+
+def audited(allowed: str, *arguments: str) -> int:
+    """A command under watch: what it did that it must not is said afterwards; it may write below ``allowed``."""
+    found = watched(Path(allowed))
+    code = main(list(arguments))
+    for event in found:
+        say(f"event {event}")
+    say(f"seen {found.num_seen}")
+    return code
+
+
+def measured_batch(model: str, source: str, output: str) -> int:
+    """A batch that says, at each thousandth file, the seconds since it began and the most memory it held, in MB."""
+    began_s = time.monotonic()
+
+    def tell(event: Any) -> None:
+        if event.done % 1_000 == 0:
+            megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            say(f"{event.done} {time.monotonic() - began_s:.3f} {megabytes:.1f}")
+
+    forecast_files(model, [source], Path(output), progress=tell)
+    return 0

@@ -1,0 +1,86 @@
+"""R3: a training that is killed outright, wherever that meets it, ends bit for bit like one that was not."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from stanhop.cli.app import main
+from tests.reliability.kit import samples, training
+from tests.reliability.kit.nursery import Nursery
+from tests.reliability.kit.sizes import sizes
+
+PAUSE_S = "0.004"
+LONGEST_LIFE_S = 0.45
+
+
+def killed_until_done(nursery: Nursery, data: Path, run_path: Path, moments: random.Random, *, at_most: int) -> int:
+    """Train, kill, resume, kill …; the number of kills that met a training at work."""
+    kills = 0
+    while True:
+        child = nursery.start(
+            "stepping",
+            PAUSE_S,
+            *training.resuming(data, run_path),
+            environment={"TMPDIR": "/dev/shm"} if Path("/dev/shm").is_dir() else {},  # another file system
+        )
+        if kills < at_most and child.speaks():
+            time.sleep(moments.uniform(0, LONGEST_LIFE_S))
+            child.send(signal.SIGKILL)
+        ended = child.end()
+        if ended.code == -signal.SIGKILL:
+            kills += 1
+        else:
+            assert ended.code == 0, ended.err
+            return kills
+
+
+@pytest.mark.parametrize("num_kills", sizes(default=2, full=20, soak=500))
+def test_killed_at_random_times_it_ends_with_the_same_bits(
+    num_kills: int, nursery: Nursery, tmp_path: Path, record: Callable[..., None]
+) -> None:
+    data = samples.write_csv(tmp_path / "sales.csv", samples.rows(samples.TRAINING_ROWS))
+    assert nursery.run("command", *training.options(data, tmp_path / "undisturbed")).code == 0
+    expected = training.end_of(tmp_path / "undisturbed")
+    forecast = _forecast(tmp_path / "undisturbed", data)
+    moments, kills, runs = random.Random(num_kills), 0, 0
+    while kills < num_kills:
+        runs += 1
+        run_path = tmp_path / f"run-{runs}"
+        kills += killed_until_done(nursery, data, run_path, moments, at_most=num_kills - kills)
+        assert not training.differences(training.end_of(run_path), expected)
+        assert _forecast(run_path, data) == forecast
+        assert not list(run_path.rglob(".tmp-*"))
+        assert runs < num_kills + 5, "the kills miss"
+    num_leaves = len(expected)
+    record(
+        "R3",
+        "SIGKILL in training",
+        f"{kills} kills over {runs} trainings, 0 of {runs} differ in any of {num_leaves} compared values"
+        " (weights, optimiser, random generators, metrics, model files) or in their forecast",
+    )
+
+
+@pytest.mark.slow
+def test_the_comparison_notices_a_bit(nursery: Nursery, tmp_path: Path) -> None:
+    data = samples.write_csv(tmp_path / "sales.csv", samples.rows(samples.TRAINING_ROWS))
+    assert nursery.run("command", *training.options(data, tmp_path / "one")).code == 0
+    assert (
+        nursery.run("command", *training.options(data, tmp_path / "two"), "--set", "train.weight_decay=0.0002").code
+        == 0
+    )
+    found = training.differences(training.end_of(tmp_path / "one"), training.end_of(tmp_path / "two"))
+    for part in ("/checkpoint/state_dict/", "/checkpoint/optimizer_states/", "/metrics/", "/model/"):
+        assert any(key.startswith(part) for key in found), part
+
+
+def _forecast(run_path: Path, data: Path) -> bytes:
+    output = run_path.parent / f"{run_path.name}.csv"
+    arguments = ["forecast", "--model", run_path / "model", "--input", data, "--output", output, "--format", "quiet"]
+    assert main([str(argument) for argument in arguments]) == 0
+    return output.read_bytes()
