@@ -18,13 +18,14 @@ from stanhop.forecasting.forecaster import Forecaster
 from stanhop.forecasting.plots import forecast_plot, loss_plot
 from stanhop.series.frame import SeriesSet
 from stanhop.storage import write_bytes, write_text
+from stanhop.tracking.names import WINDOW_ERRORS
 from stanhop.training.journal import Journal
 
 logger = logging.getLogger(__name__)
 
 CONFIG, METRICS, MODEL, CHECKPOINTS, LOCK = "config.yaml", "metrics.json", "model", "checkpoints", ".lock"
 FORECAST_PLOT, LOSS_PLOT = "forecast.png", "loss.png"
-OUR_NAMES = {CONFIG, METRICS, MODEL, CHECKPOINTS, LOCK, FORECAST_PLOT, LOSS_PLOT}
+OUR_NAMES = {CONFIG, METRICS, MODEL, CHECKPOINTS, LOCK, FORECAST_PLOT, LOSS_PLOT, WINDOW_ERRORS}
 """Everything that may stand in the folder of a run."""
 
 
@@ -76,6 +77,7 @@ def write_outcome(run_path: Path, bundle: Bundle, series_set: SeriesSet, journal
         "size/model_bytes": float(sum(file.stat().st_size for file in (run_path / MODEL).iterdir())),
     }
     _write_plots(run_path, bundle, series_set, journal)
+    write_bytes(run_path / WINDOW_ERRORS, evaluation.windows.to_bytes())
     document = {
         "metrics": metrics,
         "best_epoch": journal.best.epoch,
