@@ -63,6 +63,12 @@ def topmost(key: str, layers: Sequence[Layer]) -> Any:  # a value of any shape, 
     return values[-1] if values else None
 
 
+def preset_of(layers: Sequence[Layer]) -> str | None:
+    """The name of the preset among ``layers``, such as ``etth1-720``; None where there is none."""
+    names = [layer.origin.removeprefix("preset ") for layer in layers if layer.origin.startswith("preset ")]
+    return names[-1] if names else None
+
+
 def data_set_layers(source: object) -> list[Layer]:
     """How the catalogue says that the data set ``source`` is read and split; nothing for a file."""
     from stanhop.series.catalog import data_sets

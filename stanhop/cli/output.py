@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import os
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from stanhop.errors import UserError, masked, render, render_json
+from stanhop.storage import refuse_existing, write_text
 
 
 class Format(StrEnum):
@@ -78,6 +81,25 @@ def aligned(rows: Sequence[Sequence[object]], *, indent: str = "") -> str:
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     padded = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells)
     return "\n".join(f"{indent}{line}".rstrip() for line in padded)
+
+
+def is_csv_printed(rows: Sequence[Sequence[str | float]], *, target: Path | None) -> bool:
+    """Write ``rows`` to what ``--csv`` named; whether that was standard output, so that nothing else belongs there.
+
+    Raises:
+        OutputError: the file exists already.
+        MachineError: it cannot be written.
+    """
+    if target is None:
+        return False
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    if str(target) == "-":
+        _write(text.getvalue().removesuffix("\n"), sys.stdout)
+        return True
+    refuse_existing(target)
+    write_text(target, text.getvalue())
+    return False
 
 
 def metric_lines(metrics: Mapping[str, float]) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stanhop.cli.layers import SYNTHETIC, run_layers, topmost
+from stanhop.cli.layers import SYNTHETIC, preset_of, run_layers, topmost
 from stanhop.cli.options import (
     READ_FLAGS,
     TRAIN_FLAGS,
@@ -96,7 +96,14 @@ def train(
 
     os.environ[RUN_PATH_VARIABLE] = str(run_path)
     shows_progress = output.is_human and not no_progress
-    result = fit(config, run_path=run_path, resume=resume, overwrite=overwrite, progress=shows_progress)
+    result = fit(
+        config,
+        run_path=run_path,
+        resume=resume,
+        overwrite=overwrite,
+        progress=shows_progress,
+        preset=preset_of(layers),
+    )
     _print_result(result, output)
 
 

@@ -13,6 +13,7 @@ from stanhop.forecasting import metrics
 from stanhop.forecasting.bundle import Bundle
 from stanhop.forecasting.calendar import season_length
 from stanhop.forecasting.forecaster import Device, Forecaster
+from stanhop.forecasting.window_errors import WindowErrors, batch_of_errors
 from stanhop.series.frame import Series, SeriesSet
 from stanhop.series.windows import Split, borders, split_origins
 
@@ -35,6 +36,7 @@ class Evaluation:
             series and channels, so that each counts the same.  NaN where a metric is not defined.
         per_channel: The same but ``num_windows``, for each channel.
         per_step: The same but ``num_windows`` and ``mase``: one number for each step of the horizon.
+        windows: The error of each window by itself.
     """
 
     split: Split
@@ -42,6 +44,7 @@ class Evaluation:
     metrics: dict[str, float]
     per_channel: dict[str, dict[str, float]]
     per_step: dict[str, tuple[float, ...]]
+    windows: WindowErrors
 
 
 def evaluate(
@@ -76,9 +79,12 @@ def evaluate(
     num_windows = sum(map(len, origins))
     totals = _Totals()
     errors_by_series, units_by_series = [], []
-    for series, rows in zip(series_set.series, origins, strict=True):
+    windows: list[np.ndarray] = []
+    for number, (series, rows) in enumerate(zip(series_set.series, origins, strict=True)):
         own = _Totals()
         for errors in _batches_of_errors(forecaster, series, rows, batch_size=batch_size):
+            batch = rows[own.num_windows : own.num_windows + batch_size]
+            windows.append(batch_of_errors(errors, series=number, origins=batch))
             own.add(errors)
             if progress is not None:
                 progress(totals.num_windows + own.num_windows, num_windows)
@@ -86,7 +92,7 @@ def evaluate(
         errors_by_series.append(own.means()["mae"].mean(axis=0))
         units_by_series.append(_unit_of_mase(forecaster, series))
     ratios = (np.stack(errors_by_series), np.stack(units_by_series))
-    return _summary(totals, ratios, channels=bundle.channels, split=split)
+    return _summary(totals, ratios, WindowErrors.of(windows), channels=bundle.channels, split=split)
 
 
 def _origins(bundle: Bundle, series: Series, split: Split) -> range:
@@ -162,7 +168,9 @@ class _Totals:
         return {name: total / self.num_windows for name, total in self.sums.items()}
 
 
-def _summary(totals: _Totals, ratios: tuple[Values, Values], *, channels: Sequence[str], split: Split) -> Evaluation:
+def _summary(
+    totals: _Totals, ratios: tuple[Values, Values], windows: WindowErrors, *, channels: Sequence[str], split: Split
+) -> Evaluation:
     """Collect the metrics; ``ratios`` are errors and units of ``mase``, ``(series, channels)`` both."""
     means = totals.means()
     per_channel = {
@@ -177,6 +185,7 @@ def _summary(totals: _Totals, ratios: tuple[Values, Values], *, channels: Sequen
         metrics={**overall, "num_windows": float(totals.num_windows)},
         per_channel=per_channel,
         per_step={name: tuple(step[name] for step in steps) for name in steps[0]},
+        windows=windows,
     )
 
 

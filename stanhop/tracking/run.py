@@ -22,6 +22,7 @@ from stanhop.errors import StoppedError, masked
 from stanhop.resources import PACKAGE
 from stanhop.series.frame import SeriesSet
 from stanhop.storage import is_alive, temporary_folder, write_bytes
+from stanhop.tracking.names import PARENT_TAG
 from stanhop.tracking.store import Store, reason
 
 logger = logging.getLogger(__name__)
@@ -30,7 +31,6 @@ LONGEST_PARAMETER = 6000  # MLflow's limit
 LONGEST_DIGEST = 36  # MLflow's limit for that of a data set
 HOST_TAG = "stanhop.host"
 PROCESS_TAG = "stanhop.process"
-PARENT_TAG = "mlflow.parentRunId"
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 

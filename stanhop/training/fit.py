@@ -31,6 +31,7 @@ from stanhop.storage import (
     remove_stale_temporaries,
     write_text,
 )
+from stanhop.tracking.names import PRESET_TAG, WINDOW_ERRORS
 from stanhop.tracking.run import TrackedRun, run_tags, start_run
 from stanhop.tracking.store import Store, open_store
 from stanhop.training.checkpoint import MANIFEST, AtomicCheckpointIO, CheckpointFolder, Identity
@@ -72,6 +73,7 @@ class _Task:
     shows_progress: bool
     requires_tracking: bool
     parent_run_id: str | None
+    preset: str | None
 
 
 def fit(
@@ -84,6 +86,7 @@ def fit(
     series_set: SeriesSet | None = None,
     require_tracking: bool = False,
     parent_run_id: str | None = None,
+    preset: str | None = None,
 ) -> FitResult:
     """Train a network, choose its weights by the validation loss, measure them once on the test split, and keep all.
 
@@ -100,6 +103,7 @@ def fit(
         series_set: The data, if they are loaded already.
         require_tracking: Whether a tracking server that does not answer is an error.
         parent_run_id: MLflow's id of the run that this one is a part of.
+        preset: Name of the preset that ``config`` began with, a tag of the run.
 
     Raises:
         UserError: data, configuration, machine, folder or tracking store do not allow it; nothing was written then.
@@ -116,7 +120,16 @@ def fit(
         identity = Identity.of(config, data_sha256=series_set.fingerprint)
         folder = CheckpointFolder(run_path / CHECKPOINTS, identity=identity)
         task = _Task(
-            config, run_path, series_set, datamodule, folder, signals, progress, require_tracking, parent_run_id
+            config=config,
+            run_path=run_path,
+            series_set=series_set,
+            datamodule=datamodule,
+            folder=folder,
+            signals=signals,
+            shows_progress=progress,
+            requires_tracking=require_tracking,
+            parent_run_id=parent_run_id,
+            preset=preset,
         )
         if _is_helper():
             _help(task, resume=resume)
@@ -173,7 +186,7 @@ def _run(task: _Task, store: Store | None, *, checkpoint: Path | None) -> FitRes
             stop_if_asked=lambda: task.signals.stop_if_received("after the last epoch", can_resume=True),
         )
         run.log_metrics(metrics, step=journal.best.epoch)
-        for name in (METRICS, LOSS_PLOT, FORECAST_PLOT):
+        for name in (METRICS, WINDOW_ERRORS, LOSS_PLOT, FORECAST_PLOT):
             if (run_path / name).exists():
                 run.log_file(run_path / name)
         run.log_folder(run_path / MODEL)
@@ -261,6 +274,7 @@ def _open_store(task: _Task) -> Store | None:
 def _tracked(task: _Task, store: Store | None) -> Iterator[TrackedRun]:
     """The run's record, closed as FINISHED, KILLED or FAILED according to how the block ends."""
     tags = run_tags(task.config, task.series_set, dataset=_dataset(task.config))
+    tags |= {} if task.preset is None else {PRESET_TAG: task.preset}
     run = start_run(
         store, name=task.run_path.name, tags=tags, run_id=task.folder.run_id, parent_run_id=task.parent_run_id
     )

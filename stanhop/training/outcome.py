@@ -18,13 +18,14 @@ from stanhop.forecasting.forecaster import Forecaster
 from stanhop.forecasting.plots import forecast_plot, loss_plot
 from stanhop.series.frame import SeriesSet
 from stanhop.storage import write_bytes, write_text
+from stanhop.tracking.names import WINDOW_ERRORS
 from stanhop.training.journal import Journal
 
 logger = logging.getLogger(__name__)
 
 CONFIG, METRICS, MODEL, CHECKPOINTS, LOCK = "config.yaml", "metrics.json", "model", "checkpoints", ".lock"
 FORECAST_PLOT, LOSS_PLOT = "forecast.png", "loss.png"
-OUR_NAMES = {CONFIG, METRICS, MODEL, CHECKPOINTS, LOCK, FORECAST_PLOT, LOSS_PLOT}
+OUR_NAMES = {CONFIG, METRICS, MODEL, CHECKPOINTS, LOCK, FORECAST_PLOT, LOSS_PLOT, WINDOW_ERRORS}
 """Everything that may stand in the folder of a run."""
 
 
@@ -88,6 +89,7 @@ def write_outcome(
     }
     stop_if_asked()
     _write_plots(run_path, bundle, series_set, journal)
+    write_bytes(run_path / WINDOW_ERRORS, evaluation.windows.to_bytes())
     stop_if_asked()
     document = {
         "metrics": metrics,

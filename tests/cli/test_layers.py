@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from stanhop.cli import layers as layers_module
-from stanhop.cli.layers import data_set_layers, run_layers, topmost
+from stanhop.cli.layers import data_set_layers, preset_of, run_layers, topmost
 from stanhop.config import Layer, RunConfig, origin_of_keys, resolve
 from stanhop.errors import ConfigError
 
@@ -136,3 +136,10 @@ def test_topmost_tells_what_the_highest_layer_says() -> None:
     layers = [Layer("a", {"x": {"y": 1}}), Layer("b", {"x": {"y": 2}}), Layer("c", {"z": 3})]
     assert topmost("x.y", layers) == 2
     assert topmost("q", layers) is None
+
+
+def test_the_preset_is_told_by_its_name_the_one_for_the_horizon_before_its_base() -> None:
+    base, variation = Layer("preset etth1", {}), Layer("preset etth1-720", {})
+    assert preset_of([base, variation, Layer("--set", {})]) == "etth1-720"
+    assert preset_of([base]) == "etth1"
+    assert preset_of([Layer("mine.yaml", {})]) is None

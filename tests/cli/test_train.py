@@ -57,7 +57,13 @@ def test_options_become_the_configuration(run: Any, fitted: FitCalls, tmp_path: 
     assert (config.data.source, config.data.separator) == ("sales.csv", ";")
     assert (config.model.prediction_length, config.model.num_heads, config.model.dropout) == (48, 2, 0.5)
     assert (config.train.seed, config.tracking.enabled) == (7, False)
-    assert fitted.options == {"run_path": Path("runs/sales-1"), "resume": False, "overwrite": False, "progress": True}
+    assert fitted.options == {
+        "run_path": Path("runs/sales-1"),
+        "resume": False,
+        "overwrite": False,
+        "progress": True,
+        "preset": None,
+    }
 
 
 def test_the_result_is_the_model_and_its_test_metrics(run: Any, fitted: FitCalls) -> None:
@@ -81,7 +87,13 @@ def test_each_run_gets_a_folder_of_its_own(run: Any, fitted: FitCalls, elsewhere
         assert chosen.name.endswith(f"-{number}")
         (elsewhere / chosen).mkdir(parents=True)
     run("train", "--data", "x.csv", "--output", "there", "--overwrite", "--no-progress")
-    assert fitted.options == {"run_path": Path("there"), "resume": False, "overwrite": True, "progress": False}
+    assert fitted.options == {
+        "run_path": Path("there"),
+        "resume": False,
+        "overwrite": True,
+        "progress": False,
+        "preset": None,
+    }
 
 
 def test_resume_goes_on_with_the_last_run_of_the_data(run: Any, fitted: FitCalls, elsewhere: Path) -> None:

@@ -42,7 +42,16 @@ from stanhop.training.lightning_module import ForecastingModule
 Train = Callable[..., FitResult]
 AtStep = Callable[[int, Callable[[], None]], None]
 WEIGHTS = "model/model.safetensors"
-FILES = {"config.yaml", "metrics.json", "model", "checkpoints", ".lock", "forecast.png", "loss.png"}
+FILES = {
+    "config.yaml",
+    "metrics.json",
+    "model",
+    "checkpoints",
+    ".lock",
+    "forecast.png",
+    "loss.png",
+    "window_errors.npy",
+}
 
 
 def changed(config: RunConfig, section: str, **values: Any) -> RunConfig:
