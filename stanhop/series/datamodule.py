@@ -6,7 +6,7 @@ faster than a data set that makes one window a call (``benchmarks/windows.py``).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from stanhop.errors import Code, DataError, ModelError, quoted
 from stanhop.series.scaling import Scaler
-from stanhop.series.windows import SPLITS, Shard, Split, borders, split_origins
+from stanhop.series.windows import SPLITS, Borders, Shard, Split, borders, origins, split_origins
 
 if TYPE_CHECKING:
     from stanhop.config import RunConfig
@@ -143,15 +143,20 @@ class SeriesDataModule(pl.LightningDataModule):
     Args:
         series_set: The series.
         config: Windows, split, batch size and seed.
+        borders_of: The rows of each split of a series, in place of the split in ``config``; validation and test may
+            be empty then, and so may be the windows of a series that is too short for one.
 
     Raises:
         DataError: a series is too short for its split or for one window, or has a value that is beyond float32
             after scaling.
     """
 
-    def __init__(self, series_set: SeriesSet, config: RunConfig) -> None:
+    def __init__(
+        self, series_set: SeriesSet, config: RunConfig, *, borders_of: Callable[[Series], Borders] | None = None
+    ) -> None:
         super().__init__()
         self.config = config
+        self._given_borders_of = borders_of
         self.scalers: dict[str, Scaler] = {}
         """The scaler of each series by its id, fitted on its training rows."""
         tables: list[np.ndarray] = []
@@ -198,22 +203,24 @@ class SeriesDataModule(pl.LightningDataModule):
         model = self.config.model
         return Windows(self._values, context_length=model.context_length, prediction_length=model.prediction_length)
 
+    def _borders_of(self, series: Series) -> Borders:
+        if self._given_borders_of is not None:
+            return self._given_borders_of(series)
+        return borders(len(series), self.config.data.split, series_id=series.id)
+
     def _window_starts(self, series: Series, split: Split) -> np.ndarray:
         """First row of each window of ``series`` in ``split``, ``(windows,)``, int64."""
         model = self.config.model
-        origins = split_origins(
-            len(series),
-            self.config.data.split,
-            split,
-            context_length=model.context_length,
-            prediction_length=model.prediction_length,
-            series_id=series.id,
-        )
-        return np.arange(origins.start, origins.stop, dtype=np.int64) - model.context_length
+        lengths = {"context_length": model.context_length, "prediction_length": model.prediction_length}
+        if self._given_borders_of is None:
+            found = split_origins(len(series), self.config.data.split, split, **lengths, series_id=series.id)
+        else:
+            found = origins(self._given_borders_of(series).of(split), **lengths, is_first=split == "train")
+        return np.arange(found.start, found.stop, dtype=np.int64) - model.context_length
 
     def _scaled(self, series: Series) -> np.ndarray:
         """Rows of ``series`` in units of its training rows' deviation, ``(steps, channels)``, float32."""
-        train = borders(len(series), self.config.data.split, series_id=series.id).train
+        train = self._borders_of(series).train
         scaler = Scaler.fit(series.values[train.start : train.stop])
         with np.errstate(over="ignore"):  # answered below
             scaled = scaler.transform(series.values).astype(np.float32)
