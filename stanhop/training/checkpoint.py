@@ -7,6 +7,7 @@ the current and the previous one; a file is deleted after the manifest that no l
 from __future__ import annotations
 
 import io
+import json
 import logging
 import platform
 from importlib.metadata import version
@@ -15,7 +16,7 @@ from typing import Any, Literal
 
 import torch
 from lightning_fabric.plugins import CheckpointIO
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 import stanhop
 from stanhop.config import RunConfig, Section, flatten
@@ -170,7 +171,7 @@ class CheckpointFolder:
             identity=self._identity,
             run_id=self.run_id,
         )
-        write_text(self.path / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
+        write_text(self.path / MANIFEST, _signed(manifest.model_dump(mode="json")))
         self._manifest = manifest
         for file in self.path.glob("step-*.ckpt"):
             if file.name not in manifest.files:
@@ -218,9 +219,22 @@ def read_manifest(folder: Path) -> Manifest:
     if not path.is_file():
         raise ModelError(Code.CHECKPOINT, "there is no checkpoint to go on from", fix=START_AGAIN, file=folder)
     try:
-        return Manifest.model_validate_json(path.read_bytes())
-    except (ValidationError, OSError) as error:
+        text = path.read_text(encoding="ascii")
+        values = json.loads(text)
+        checksum = values.pop("checksum", None) if isinstance(values, dict) else None
+        if checksum is None or text != _signed(values):
+            raise ModelError(Code.CHECKPOINT, "is damaged: it does not match its checksum", fix=START_AGAIN, file=path)
+        return Manifest.model_validate_json(json.dumps(values))
+    except (ValueError, RecursionError, OSError) as error:
+        if isinstance(error, ModelError):
+            raise
         raise ModelError(Code.CHECKPOINT, f"is damaged: {quoted(error)}", fix=START_AGAIN, file=path) from None
+
+
+def _signed(values: dict[str, Any]) -> str:
+    """``values`` as the text of the manifest; its last key, the SHA-256 of the others, lets no bit change unnoticed."""
+    plain = json.dumps(values, indent=2)
+    return json.dumps({**values, "checksum": sha256_of(plain.encode("ascii"))}, indent=2) + "\n"
 
 
 class AtomicCheckpointIO(CheckpointIO):

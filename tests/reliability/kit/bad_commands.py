@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.reliability.kit import samples
-from tests.reliability.kit.mistakes import Case, Prepare, nothing, raw
+from tests.reliability.kit.mistakes import Case, Prepare, nothing, raw, text
 
 
 def options() -> Iterator[Case]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import resource
 import signal
 import time
 from pathlib import Path
@@ -157,16 +156,3 @@ def audited(allowed: str, *arguments: str) -> int:
         say(f"event {event}")
     say(f"seen {found.num_seen}")
     return code
-
-
-def measured_batch(model: str, source: str, output: str) -> int:
-    """A batch that says, at each thousandth file, the seconds since it began and the most memory it held, in MB."""
-    began_s = time.monotonic()
-
-    def tell(event: Any) -> None:
-        if event.done % 1_000 == 0:
-            megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-            say(f"{event.done} {time.monotonic() - began_s:.3f} {megabytes:.1f}")
-
-    forecast_files(model, [source], Path(output), progress=tell)
-    return 0

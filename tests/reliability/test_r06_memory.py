@@ -1,0 +1,79 @@
+"""R6: a batch takes no more memory for ten thousand series than for a thousand, and does not slow down."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.reliability.kit import samples
+from tests.reliability.kit.nursery import ROOT
+from tests.reliability.kit.sizes import sizes
+
+MOST_MB, MOST_GROWTH_MB = 600, 50
+MOST_SLOWER = 1.3
+"""The last thousand against the first; 1.1 on a machine that nobody shares."""
+PROGRAM = """
+import sys, time
+from pathlib import Path
+from stanhop.forecasting.batch import forecast_files
+def most_mb():  # not ru_maxrss: a process inherits that from the one that started it
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) / 1024
+def tell(event):
+    if event.done % 1_000 == 0:
+        print(event.done, time.process_time(), most_mb(), flush=True)
+print(0, time.process_time(), 0.0, flush=True)
+forecast_files(*sys.argv[1:2], sys.argv[2:3], Path(sys.argv[3]), progress=tell)
+"""
+
+
+def measured(model: Path, source: Path, output: Path) -> list[tuple[int, float, float]]:
+    """Files done, seconds of computing, most memory in MB, at each thousandth file, of a fresh process."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", PROGRAM, str(model), str(source), str(output)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    rows = [line.split() for line in done.stdout.splitlines()]
+    return [(int(count), float(seconds), float(megabytes)) for count, seconds, megabytes in rows]
+
+
+@pytest.mark.parametrize("count", sizes(full=10_000, soak=100_000))
+def test_memory_does_not_grow_with_the_number_of_files(
+    count: int, model: Path, fast_folder: Path, record: Callable[..., None]
+) -> None:
+    samples.write_tables(fast_folder / "in", count)
+    rows = measured(model, fast_folder / "in", fast_folder / "out")
+    first_mb, last_mb = rows[1][2], rows[-1][2]
+    first_s, last_s = rows[1][1] - rows[0][1], rows[-1][1] - rows[-2][1]
+    assert last_mb <= MOST_MB
+    assert last_mb - first_mb <= MOST_GROWTH_MB
+    assert last_s <= MOST_SLOWER * first_s
+    record(
+        "R6",
+        "memory of a batch",
+        f"{count:,} files: {last_mb:.0f} MB at most, {last_mb - first_mb:.0f} MB more than 1,000 files take;"
+        f" the last thousand takes {last_s / first_s:.2f} times as long as the first",
+    )
+
+
+@pytest.mark.slow
+def test_ten_thousand_series_of_one_table_fit_as_well(
+    model: Path, fast_folder: Path, record: Callable[..., None]
+) -> None:
+    table = samples.rows(samples.CONTEXT)
+    with (fast_folder / "long.csv").open("w") as file:
+        file.write(f"unique_id,{','.join(table[0])}\n")
+        for number in range(10_000):
+            file.writelines(f"{number},{','.join(line)}\n" for line in table[1:])
+    program = PROGRAM + "\nprint(1, 0, most_mb())"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", program, str(model), str(fast_folder / "long.csv"), str(fast_folder / "out.csv")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    megabytes = float(done.stdout.split()[-1])
+    assert (fast_folder / "out.csv").read_text().count("\n") == 10_000 * samples.STEPS + 1
+    assert megabytes <= MOST_MB
+    record("R6", "memory of one long table", f"10,000 series in one file: {megabytes:.0f} MB at most")
