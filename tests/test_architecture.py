@@ -21,7 +21,7 @@ ROWS = [
     {"model"},
     {"forecasting"},
     {"quantization", "tracking"},
-    {"training", "series.datamodule"},
+    {"training", "series.datamodule", "report"},
     {"benchmarks"},
     {"interop", "cli", "__main__"},
 ]

@@ -17,6 +17,7 @@ from stanhop.config import TrackingConfig, resolve
 from stanhop.errors import Code, DataError, UsageError, quoted
 
 if TYPE_CHECKING:
+    from stanhop.forecasting.window_errors import WindowErrors
     from stanhop.tracking.search import Filter, RunRecord
 
 app = typer.Typer(
@@ -77,8 +78,8 @@ def list_runs(
     """
     from stanhop.tracking.search import find_runs
 
-    chosen = _filter(data, preset, separation, tags, status=status)
-    found = find_runs(_tracking(flags), folder=Path.cwd(), chosen=chosen)
+    chosen = filter_of(data, preset, separation, tags, status=status)
+    found = find_runs(tracking_of(flags), folder=Path.cwd(), chosen=chosen)
     ordered = _sorted(found, sort) if sort else found
     shown = ordered[: limit or None]
     names = list(dict.fromkeys([*(metrics or LIST_METRICS), *([sort] if sort else [])]))
@@ -98,7 +99,7 @@ def show(name: RunArgument, *, flags: Flags, output: Output) -> None:
     """
     from stanhop.tracking.search import DEFAULTS, children_of, find_runs, pick
 
-    runs = find_runs(_tracking(flags), folder=Path.cwd())
+    runs = find_runs(tracking_of(flags), folder=Path.cwd())
     run = pick(runs, name)
     parts = children_of(runs, run)
     changed = {key: value for key, value in run.params.items() if DEFAULTS.get(key) != value}
@@ -151,15 +152,15 @@ def compare(
     from stanhop.cli.runs_tables import as_plain, comparison_text, csv_rows
     from stanhop.tracking.compare import DEFAULT_METRICS, Settings, compare_runs
 
-    tracking = _tracking(flags)
-    runs = _comparable(tracking, names or [], _filter(data, preset, separation, tags, is_fitted=True))
+    tracking = tracking_of(flags)
+    runs = chosen_runs(tracking, names or [], filter_of(data, preset, separation, tags, is_fitted=True))
     settings = Settings(
         metrics=tuple(metrics or DEFAULT_METRICS),
         confidence=confidence / 100,
         num_resamples=resamples,
         reference=reference,
     )
-    comparisons = compare_runs(runs, settings, load_errors=lambda run: _window_errors(run, tracking))
+    comparisons = compare_runs(runs, settings, load_errors=lambda run: window_errors(run, tracking))
     document = {"confidence": confidence / 100, "tasks": [as_plain(each) for each in comparisons]}
     if not is_csv_printed(csv_rows(comparisons), target=csv_file):
         texts = [comparison_text(each, confidence=confidence) for each in comparisons]
@@ -186,8 +187,8 @@ def best(
     from stanhop.tracking.compare import is_better
     from stanhop.tracking.search import find_runs
 
-    chosen = _filter(data, preset, separation, tags, is_fitted=True)
-    runs = [run for run in find_runs(_tracking(flags), folder=Path.cwd(), chosen=chosen) if metric in run.metrics]
+    chosen = filter_of(data, preset, separation, tags, is_fitted=True)
+    runs = [run for run in find_runs(tracking_of(flags), folder=Path.cwd(), chosen=chosen) if metric in run.metrics]
     if not runs:
         fix = "`stanhop runs list` shows what there is"
         raise DataError(Code.TRACKING, f"no finished training has {quoted(metric)} {chosen}".rstrip(), fix=fix)
@@ -240,7 +241,7 @@ def promote(
 
     if (name is None) == (version is None) or (version is not None and model_name is None):
         raise UsageError(Code.USAGE, "name a RUN, or --version with --name", fix="see stanhop runs promote --help")
-    tracking = _tracking(flags)
+    tracking = tracking_of(flags)
     run = None if name is None else pick(find_runs(tracking, folder=Path.cwd()), name)
     store = open_store(tracking, folder=Path.cwd(), is_required=True)
     assert store is not None
@@ -254,7 +255,8 @@ def promote(
     output.result({**asdict(done), "uri": done.uri}, human=aligned(facts))
 
 
-def _tracking(flags: Flags) -> TrackingConfig:
+def tracking_of(flags: Flags) -> TrackingConfig:
+    """The store and experiment that flags and environment name."""
     import os
 
     from stanhop.config import environment_layers
@@ -262,7 +264,7 @@ def _tracking(flags: Flags) -> TrackingConfig:
     return resolve([*environment_layers(os.environ), *flags]).tracking
 
 
-def _filter(
+def filter_of(
     data: str | None,
     preset: str | None,
     separation: str | None,
@@ -271,6 +273,11 @@ def _filter(
     status: str | None = None,
     is_fitted: bool = False,
 ) -> Filter:
+    """The filter that options ask for.
+
+    Raises:
+        UsageError: a tag is no ``NAME=VALUE``.
+    """
     from stanhop.tracking.search import Filter
 
     parts = [tag.partition("=") for tag in tags or []]
@@ -281,7 +288,7 @@ def _filter(
     return Filter(data, preset, separation, wanted, status=status, is_fitted=is_fitted)
 
 
-def _comparable(tracking: TrackingConfig, names: Sequence[str], chosen: Filter) -> list[RunRecord]:
+def chosen_runs(tracking: TrackingConfig, names: Sequence[str], chosen: Filter) -> list[RunRecord]:
     """The finished trainings that are named, or that the filter takes.
 
     Raises:
@@ -305,7 +312,8 @@ def _comparable(tracking: TrackingConfig, names: Sequence[str], chosen: Filter) 
     return runs
 
 
-def _window_errors(run: RunRecord, tracking: TrackingConfig) -> Any:
+def window_errors(run: RunRecord, tracking: TrackingConfig) -> WindowErrors | None:
+    """The errors of a run by test window; None if it keeps none."""
     from stanhop.forecasting.window_errors import WindowErrors
     from stanhop.tracking.artifacts import artifact
     from stanhop.tracking.names import WINDOW_ERRORS
