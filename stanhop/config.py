@@ -34,6 +34,7 @@ ENVIRONMENT_PREFIX = "STANHOP_"
 LARGEST_SIZE = 1_000_000
 SEE_ALL_KEYS = "`stanhop config show` lists every key with its value"
 WRITE_PLAIN_YAML = "write plain YAML: each key once, special characters in quotes, no tags and no aliases"
+MOST_LEVELS = 20
 
 
 class Section(BaseModel):
@@ -154,6 +155,10 @@ class ModelConfig(Section):
     """Whether each channel has a learned vector in all its patches, so that the network knows which one it reads."""
     instance_norm: bool = True
     """Whether each context is standardised by its own mean and deviation, undone on the forecast."""
+    levels: tuple[float, ...] = Field(default=(80.0, 95.0), max_length=MOST_LEVELS)
+    """Prediction intervals, in percent, ascending: calibrated on the validation rows, and the quantile head's own."""
+    head: Literal["point", "quantile"] = "point"
+    """Whether the network forecasts the bounds of each level as well, with the pinball loss beside train.loss."""
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
@@ -166,13 +171,27 @@ class ModelConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _levels_are_percentages(self) -> Self:
+        if not all(0 < level < 100 for level in self.levels) or list(self.levels) != sorted(set(self.levels)):
+            raise ValueError(f"levels {list(self.levels)} must be between 0 and 100, ascending, each once")
+        if self.head == "quantile" and not self.levels:
+            raise ValueError("head quantile needs model.levels, such as [80, 95]")
+        return self
+
+    @model_validator(mode="after")
     def _published_network_has_it(self) -> Self:
         if self.network == "stanhop":
             return self
         separations = PUBLISHED_SEPARATIONS[self.network]
         if self.separation not in separations:
             raise ValueError(f"network {self.network} has separation {' '.join(separations)}, not {self.separation}")
-        for key, only in (("gate", False), ("channel_embedding", False), ("instance_norm", False), ("num_updates", 1)):
+        for key, only in (
+            ("gate", False),
+            ("channel_embedding", False),
+            ("instance_norm", False),
+            ("num_updates", 1),
+            ("head", "point"),
+        ):
             if getattr(self, key) != only:
                 raise ValueError(f"network {self.network} has no {key}: set model.{key} to {json.dumps(only)}")
         return self

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from stanhop.cli.options import READ_FLAGS, BatchSize, Device, Flags, Model, NoProgress, Overwrite, command
+from stanhop.cli.options import (
+    READ_FLAGS,
+    BatchSize,
+    Device,
+    Flags,
+    Levels,
+    Model,
+    NoProgress,
+    Overwrite,
+    command,
+    parse_levels,
+)
 from stanhop.cli.output import Output
 from stanhop.config import Layer, resolve
 
@@ -42,6 +53,7 @@ def forecast(
     inputs: Input = None,
     more_inputs: MoreInputs = None,
     table_format: TableFormat = None,
+    levels: Levels = None,
     plot: Annotated[bool, typer.Option("--plot", help="Draw history and forecast beside each table.")] = False,
     raw_ids: Annotated[bool, typer.Option("--raw-ids", help="Keep text that spreadsheets take for formulas.")] = False,
     overwrite: Overwrite = False,
@@ -57,7 +69,8 @@ def forecast(
 ) -> None:
     """Forecast what follows each table, in original units, and write one table for each.
 
-    Sound forecasts of an earlier, interrupted call are kept. Refused inputs are listed in errors.csv (exit code 3).
+    With --levels, bounds of prediction intervals stand beside each forecast, in columns such as HUFL-lo-80. Sound
+    forecasts of an earlier, interrupted call are kept. Refused inputs are listed in errors.csv (exit code 3).
 
     Example: stanhop forecast --model runs/ETTh1-1/model --input new/ --output forecasts/ --plot
     """
@@ -80,6 +93,7 @@ def forecast(
                 device=device,
                 batch_size=batch_size,
                 is_compiled=is_compiled,
+                levels=parse_levels(levels),
                 progress=progress.advance,
             )
         except RefusedInputsError as error:

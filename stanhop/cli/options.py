@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from pydantic.fields import FieldInfo
 
 from stanhop.cli.output import Format, Output
 from stanhop.config import Layer, RunConfig, nest
+from stanhop.errors import Code, UsageError, quoted
 
 FlagTable = dict[str, tuple[str, ...]]
 """The spellings of the flag that sets a key, by the key."""
@@ -45,6 +47,7 @@ TRACKING_FLAGS: FlagTable = {
 TRAIN_FLAGS: FlagTable = {
     "model.prediction_length": ("--prediction-length", "--horizon"),
     "model.context_length": ("--context-length",),
+    "model.levels": ("--levels",),
     "train.max_epochs": ("--epochs",),
     "train.batch_size": ("--batch-size",),
     "train.seed": ("--seed",),
@@ -54,8 +57,11 @@ TRAIN_FLAGS: FlagTable = {
     "train.precision": ("--precision",),
     **TRACKING_FLAGS,
 }
+LEVELS_METAVAR = "PERCENT[,PERCENT]..."
 PANELS = {"data": "How to read the data", "model": "Model", "train": "Training", "tracking": "Tracking"}
-METAVARS = {"data.target_columns": "NAME[,NAME]...", "data.separator": "CHARACTER"}
+METAVARS = {"model.levels": LEVELS_METAVAR, "data.target_columns": "NAME[,NAME]...", "data.separator": "CHARACTER"}
+NO_LEVELS = "none"
+NUMBER = re.compile(r"\d+(\.\d+)?")
 ESCAPED_TAB = ("\\t", "tab")
 
 Files = Annotated[
@@ -71,6 +77,11 @@ Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Windows computed at once.")]
 NoProgress = Annotated[bool, typer.Option("--no-progress", help="Show no progress bar.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
+
+Levels = Annotated[
+    str | None,
+    typer.Option("--levels", metavar=LEVELS_METAVAR, help="Prediction intervals, in percent, such as 80,95."),
+]
 
 FORMAT_OPTION = typer.Option("--format", help="How to print the result; json: one document on stdout.")
 DEBUG_OPTION = typer.Option("--debug", help="Show the traceback of an error.")
@@ -148,9 +159,31 @@ def _given_layers(table: FlagTable, given: Mapping[str, Any]) -> list[Layer]:
 def _as_config(key: str, value: Any) -> Any:  # what typer made of the text
     if key == "data.target_columns":
         return [column for text in value for column in text.split(",")]
+    if key == "model.levels":
+        return list(numbers_in(value[0])) if value != [NO_LEVELS] else []
     if key == "data.separator" and value in ESCAPED_TAB:
         return "\t"
     return value
+
+
+def parse_levels(text: str | None) -> tuple[float, ...]:
+    """The percentages in ``text``, ascending; none where no text is given.
+
+    Raises:
+        UsageError: one is not between 0 and 100, or stands twice.
+    """
+    if text is None:
+        return ()
+    levels = numbers_in(text)
+    if not all(isinstance(level, float) and 0 < level < 100 for level in levels) or len(set(levels)) < len(levels):
+        problem = f"--levels {quoted(text)} is not percentages between 0 and 100, each once"
+        raise UsageError(Code.USAGE, problem, fix="write --levels 80,95")
+    return tuple(sorted(float(level) for level in levels))
+
+
+def numbers_in(text: str) -> list[float | str]:
+    """The numbers in ``text`` between its commas; what is none stays text."""
+    return [float(word) if NUMBER.fullmatch(word.strip()) else word for word in text.split(",")]
 
 
 def _flag_type(key: str, names: Sequence[str]) -> Any:  # a type, as typing builds them

@@ -108,6 +108,7 @@ def forecast_files(
     device: Device = "auto",
     batch_size: int = DEFAULT_BATCH_SIZE,
     is_compiled: bool = False,
+    levels: Sequence[float] = (),
     progress: Callable[[Event], None] | None = None,
 ) -> BatchResult:
     """Forecast every file that ``inputs`` name and write one table for each.
@@ -124,6 +125,7 @@ def forecast_files(
         device: Where to compute.
         batch_size: Series of a long table that are computed together.
         is_compiled: Whether torch compiles the network first; see ``Forecaster``.
+        levels: Prediction intervals to write beside each forecast, in percent.
         progress: Called after each input.
 
     Raises:
@@ -136,7 +138,7 @@ def forecast_files(
     """
     root, jobs = _plan(resolve_inputs(inputs), inputs, output, table_format=table_format, plot=plot)
     bundle = model if isinstance(model, Bundle) else load_bundle(model)
-    forecaster = Forecaster(bundle, device=device, batch_size=batch_size, is_compiled=is_compiled)
+    forecaster = Forecaster(bundle, device=device, batch_size=batch_size, is_compiled=is_compiled, levels=levels)
     reading = data if data is not None else bundle.config.data
     batch = _Batch(root, forecaster, reading=reading, raw_ids=raw_ids, overwrite=overwrite)
     is_new_root = not root.exists()
@@ -290,6 +292,7 @@ class _Batch:
             "batch_size": str(forecaster.batch_size),
             "device": forecaster.device.type,
             **({"compiled": "yes"} if forecaster.is_compiled else {}),
+            **({} if forecaster.intervals is None else {"levels": str(list(forecaster.intervals.levels))}),
             "threads": str(torch.get_num_threads()),
             "torch": str(torch.__version__),
             "stanhop": __version__,

@@ -1,9 +1,10 @@
 """The model directory: everything that forecasting needs, in files that hold plain data and no code.
 
 ``manifest.json`` lists the other files with size and SHA-256, ``config.json`` holds the resolved configuration,
-``model.safetensors`` the weights and ``scaler.json`` the scales of every series.  Loading opens no pickle, imports
-no name found in a file and opens no socket; it never follows a symlink and never opens a file that the manifest
-does not list.  Checksums find damage; safety from hostile files rests on there being no way to run anything.
+``model.safetensors`` the weights, ``scaler.json`` the scales of every series, and ``intervals.json``, if there is one,
+the offsets of prediction intervals.  Loading opens no pickle, imports no name found in a file and opens no socket; it
+never follows a symlink and never opens a file that the manifest does not list.  Checksums find damage; safety from
+hostile files rests on there being no way to run anything.
 """
 
 from __future__ import annotations
@@ -20,16 +21,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
+import numpy as np
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from stanhop import __version__
-from stanhop.config import RunConfig, Section
+from stanhop.config import MOST_LEVELS, RunConfig, Section
 from stanhop.errors import Code, ModelError, OutputError, masked, quoted
+from stanhop.forecasting.intervals import Intervals
 from stanhop.model.int8 import Activations, Quantization, with_int8_linears
 from stanhop.model.network import build_network
 from stanhop.series.frame import Layout
@@ -37,10 +41,11 @@ from stanhop.series.grid import parse_frequency
 from stanhop.series.scaling import Scaler
 from stanhop.storage import sha256_of, write_directory
 
-FORMAT_VERSION, QUANTIZED_FORMAT_VERSION = 1, 2
-"""Quantised directories have a version of their own, so that a program that cannot read them says so."""
+FORMAT_VERSION, QUANTIZED_FORMAT_VERSION, INTERVALS_FORMAT_VERSION = 1, 2, 3
+"""Of directories with floats, with int8, and with intervals and either: a program that cannot read one says so."""
 MANIFEST, CONFIG, WEIGHTS, SCALERS = "manifest.json", "config.json", "model.safetensors", "scaler.json"
-LARGEST_FILES = {CONFIG: 2**24, WEIGHTS: 2**34, SCALERS: 2**30}
+INTERVALS = "intervals.json"
+LARGEST_FILES = {CONFIG: 2**24, WEIGHTS: 2**34, SCALERS: 2**30, INTERVALS: 2**30}
 """The files of a model directory and the most bytes each may have."""
 LARGEST_MANIFEST = 2**20
 LARGEST_NUM_CHANNELS = 10_000
@@ -67,6 +72,7 @@ class Bundle:
         fingerprint: SHA-256 of the training data.
         versions: Of the program and libraries that wrote the directory; empty before it is saved.
         quantization: How the linear maps of ``network`` were quantised; None if they are floats.
+        intervals: Calibrated prediction intervals; None if there are none.
     """
 
     config: RunConfig
@@ -79,6 +85,7 @@ class Bundle:
     fingerprint: str
     versions: Mapping[str, str] = field(default_factory=dict)
     quantization: Quantization | None = None
+    intervals: Intervals | None = None
 
 
 class FileEntry(Section):
@@ -89,9 +96,9 @@ class FileEntry(Section):
 
 
 class Manifest(Section):
-    """``manifest.json`` of format version 1 (floats) or 2 (quantised)."""
+    """``manifest.json`` of format version 1 (floats), 2 (quantised) or 3 (with intervals)."""
 
-    format_version: Literal[1, 2]
+    format_version: Literal[1, 2, 3]
     files: dict[str, FileEntry]
     versions: dict[str, str]
     fingerprint: str
@@ -99,9 +106,10 @@ class Manifest(Section):
 
     @model_validator(mode="after")
     def _lists_the_files_of_this_format(self) -> Self:
-        unknown, missing = set(self.files) - set(LARGEST_FILES), set(LARGEST_FILES) - set(self.files)
-        if unknown or missing:
-            raise ValueError(f"lists {sorted(self.files)}, not {sorted(LARGEST_FILES)}")
+        has_intervals = self.format_version == INTERVALS_FORMAT_VERSION
+        expected = {name for name in LARGEST_FILES if name != INTERVALS or has_intervals}
+        if set(self.files) != expected:
+            raise ValueError(f"lists {sorted(self.files)}, not {sorted(expected)}")
         for name, entry in self.files.items():
             if entry.size > LARGEST_FILES[name]:
                 raise ValueError(f"{name} claims {entry.size:,} bytes, more than the {LARGEST_FILES[name]:,} allowed")
@@ -154,6 +162,26 @@ class ScalerFile(Section):
     """``scaler.json``: the scaler of every series, by its id."""
 
     scalers: Annotated[dict[str, ScalerEntry], Field(min_length=1)]
+
+
+Offsets = tuple[tuple[tuple[float, ...], ...], ...]
+"""By level, step and channel."""
+
+
+class IntervalsFile(Section):
+    """``intervals.json``: ``Intervals`` as plain numbers."""
+
+    levels: Annotated[tuple[float, ...], Field(min_length=1, max_length=MOST_LEVELS)]
+    lower: Offsets
+    upper: Offsets
+    floor: tuple[PositiveFloat, ...]
+    num_windows: PositiveInt
+
+    @model_validator(mode="after")
+    def _levels_ascend(self) -> Self:
+        if not all(0 < level < 100 for level in self.levels) or list(self.levels) != sorted(set(self.levels)):
+            raise ValueError("levels must be between 0 and 100, ascending, each once")
+        return self
 
 
 def save_bundle(path: Path, bundle: Bundle, *, overwrite: bool = False) -> None:
@@ -227,17 +255,35 @@ def _contents(bundle: Bundle) -> dict[str, bytes]:
     }
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in bundle.network.state_dict().items()}
     scalers = {"scalers": {series_id: scaler.to_plain() for series_id, scaler in bundle.scalers.items()}}
-    return {CONFIG: _to_json(config), WEIGHTS: safetensors.torch.save(weights), SCALERS: _to_json(scalers)}
+    contents = {CONFIG: _to_json(config), WEIGHTS: safetensors.torch.save(weights), SCALERS: _to_json(scalers)}
+    return contents if bundle.intervals is None else {**contents, INTERVALS: _intervals_bytes(bundle.intervals)}
+
+
+def _intervals_bytes(intervals: Intervals) -> bytes:
+    plain = {
+        "levels": list(intervals.levels),
+        "lower": intervals.lower.tolist(),
+        "upper": intervals.upper.tolist(),
+        "floor": intervals.floor.tolist(),
+        "num_windows": intervals.num_windows,
+    }
+    return (json.dumps(plain) + "\n").encode("ascii")  # a line a number would double the file
 
 
 def _manifest_bytes(contents: Mapping[str, bytes], bundle: Bundle) -> bytes:
     manifest = {
-        "format_version": FORMAT_VERSION if bundle.quantization is None else QUANTIZED_FORMAT_VERSION,
+        "format_version": _format_version(bundle),
         "files": {name: {"size": len(content), "sha256": sha256_of(content)} for name, content in contents.items()},
         "versions": program_versions(),
         "fingerprint": bundle.fingerprint,
     }
     return _to_json({**manifest, "checksum": sha256_of(_to_json(manifest))})
+
+
+def _format_version(bundle: Bundle) -> int:
+    if bundle.intervals is not None:
+        return INTERVALS_FORMAT_VERSION
+    return FORMAT_VERSION if bundle.quantization is None else QUANTIZED_FORMAT_VERSION
 
 
 def _to_json(values: Any) -> bytes:  # plain data of any shape
@@ -300,8 +346,8 @@ def _parse_manifest(content: bytes, *, file: Path) -> Manifest:
     if not isinstance(values, dict) or "format_version" not in values:
         raise ModelError(Code.MODEL, "is not the manifest of a stanhop model", fix=RESTORE, file=file)
     found = values["format_version"]
-    if isinstance(found, int) and found > QUANTIZED_FORMAT_VERSION:
-        problem = f"has format version {found}; this program reads up to {QUANTIZED_FORMAT_VERSION}"
+    if isinstance(found, int) and found > INTERVALS_FORMAT_VERSION:
+        problem = f"has format version {found}; this program reads up to {INTERVALS_FORMAT_VERSION}"
         raise ModelError(Code.MODEL, problem, fix="upgrade stanhop", file=file)
     covered = {key: value for key, value in values.items() if key != "checksum"}
     if _to_json(values) != content or values.get("checksum") != sha256_of(_to_json(covered)):
@@ -325,11 +371,13 @@ def _validated(schema: type[SomeSection], content: bytes, *, file: Path) -> Some
 def _assemble(manifest: Manifest, contents: Mapping[str, bytes], *, directory: Path) -> Bundle:
     """A bundle of files whose checksums are right; ``directory`` names them in errors."""
     config = _validated(BundleConfig, contents[CONFIG], file=directory / CONFIG)
-    if (config.quantization is not None) != (manifest.format_version == QUANTIZED_FORMAT_VERSION):
+    expected = FORMAT_VERSION if config.quantization is None else QUANTIZED_FORMAT_VERSION
+    if manifest.format_version not in (expected, INTERVALS_FORMAT_VERSION):
         problem = f"format version {manifest.format_version} does not go with {CONFIG}"
         raise ModelError(Code.MODEL, problem, fix=RESTORE, file=directory / MANIFEST)
     scalers = _parse_scalers(contents[SCALERS], config, file=directory / SCALERS)
     weights = _parse_weights(contents[WEIGHTS], file=directory / WEIGHTS)
+    intervals = _parse_intervals(contents[INTERVALS], config, directory / INTERVALS) if INTERVALS in contents else None
     return Bundle(
         config=config.run,
         num_channels=config.num_channels,
@@ -341,7 +389,27 @@ def _assemble(manifest: Manifest, contents: Mapping[str, bytes], *, directory: P
         fingerprint=manifest.fingerprint,
         versions=manifest.versions,
         quantization=None if config.quantization is None else Quantization(**config.quantization.model_dump()),
+        intervals=intervals,
     )
+
+
+def _parse_intervals(content: bytes, config: BundleConfig, file: Path) -> Intervals:
+    found = _validated(IntervalsFile, content, file=file)
+    expected = (len(found.levels), config.run.model.prediction_length, config.num_channels)
+    arrays = [_array(offsets) for offsets in (found.lower, found.upper)]
+    if any(array is None or array.shape != expected for array in arrays) or len(found.floor) != config.num_channels:
+        problem = f"intervals are not those of {expected[0]} levels, {expected[1]} steps and {expected[2]} channels"
+        raise ModelError(Code.MODEL, problem, fix=RESTORE, file=file)
+    lower, upper = (array for array in arrays if array is not None)
+    return Intervals(found.levels, lower, upper, np.array(found.floor), num_windows=found.num_windows)
+
+
+def _array(offsets: Offsets) -> NDArray[np.float64] | None:
+    """``offsets`` as an array; None if they are not rectangular."""
+    try:
+        return np.array(offsets, dtype=np.float64)
+    except ValueError:
+        return None
 
 
 def _parse_scalers(content: bytes, config: BundleConfig, *, file: Path) -> dict[str, Scaler]:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from stanhop.forecasting import metrics
+from stanhop.forecasting.adaptive import AdaptiveIntervals
 from stanhop.forecasting.bundle import Bundle
 from stanhop.forecasting.calendar import season_length
+from stanhop.forecasting.calibration import calibrate
 from stanhop.forecasting.forecaster import Device, Forecaster
+from stanhop.forecasting.intervals import Intervals, named
+from stanhop.forecasting.rolling import Rolled, origins_of, roll, train_rows
 from stanhop.forecasting.window_errors import WindowErrors, batch_of_errors
 from stanhop.series.frame import Series, SeriesSet
-from stanhop.series.windows import Split, borders, split_origins
+from stanhop.series.scaling import Scaler
+from stanhop.series.windows import Split
 
 Values = NDArray[np.float64]
 Progress = Callable[[int, int], None]
 DEFAULT_BATCH_SIZE = 64
+ADAPTIVE = "adaptive_"
 NAIVE = "naive"
 """Absolute scaled errors of the seasonal naive forecast, which only ``skill_vs_snaive`` needs."""
 
@@ -33,7 +38,9 @@ class Evaluation:
         num_windows: Windows evaluated, over all series.
         metrics: ``mse_scaled``, ``mae_scaled``, ``mse``, ``mae``, ``rmse``, ``mase``, ``smape_200``,
             ``skill_vs_snaive`` and ``num_windows``, over all windows, steps and channels.  ``mase`` is the mean over
-            series and channels, so that each counts the same.  NaN where a metric is not defined.
+            series and channels, so that each counts the same.  NaN where a metric is not defined.  With intervals, for
+            each level such as 80: ``coverage_80``, ``width_80`` and ``width_80_scaled``, and the interval score
+            ``winkler_80_scaled``; ``adaptive_coverage_80`` and so on of those that learn on the way.
         per_channel: The same but ``num_windows``, for each channel.
         per_step: The same but ``num_windows`` and ``mase``: one number for each step of the horizon.
         windows: The error of each window by itself.
@@ -55,6 +62,8 @@ def evaluate(
     device: Device = "auto",
     batch_size: int = DEFAULT_BATCH_SIZE,
     progress: Progress | None = None,
+    levels: Sequence[float] = (),
+    is_adaptive: bool = False,
 ) -> Evaluation:
     """Forecast every window whose target lies in ``split`` and compare with what came true.
 
@@ -68,6 +77,9 @@ def evaluate(
         device: Where to compute.
         batch_size: Windows computed together.
         progress: Called with the numbers of windows done and in all.
+        levels: Prediction intervals to measure, in percent; those that the model does not have are calibrated on the
+            validation rows of ``series_set``.
+        is_adaptive: Whether to measure as well how they do when they learn from each outcome, see ``adaptive``.
 
     Raises:
         DataError: channels or frequency are not the model's, or a series is too short for a window in ``split``.
@@ -75,16 +87,21 @@ def evaluate(
     forecaster = Forecaster(bundle, device=device)
     for series in series_set.series:
         forecaster.check_fits(series)
-    origins = [_origins(bundle, series, split) for series in series_set.series]
+    origins = [origins_of(bundle, series, split) for series in series_set.series]
     num_windows = sum(map(len, origins))
+    intervals = intervals_for(bundle, series_set, levels, device=device, batch_size=batch_size)
     totals = _Totals()
     errors_by_series, units_by_series = [], []
     windows: list[np.ndarray] = []
     for number, (series, rows) in enumerate(zip(series_set.series, origins, strict=True)):
         own = _Totals()
-        for errors in _batches_of_errors(forecaster, series, rows, batch_size=batch_size):
-            batch = rows[own.num_windows : own.num_windows + batch_size]
-            windows.append(batch_of_errors(errors, series=number, origins=batch))
+        adaptive = AdaptiveIntervals(intervals) if is_adaptive and intervals is not None else None
+        scaler = forecaster.scaler_of(series, rows=train_rows(bundle, series))
+        season = season_length(series.frequency)
+        for batch in roll(forecaster, series, rows, scaler=scaler, batch_size=batch_size):
+            errors = _errors(batch, scaler, season=season) | _interval_errors(batch, scaler, intervals, adaptive)
+            batch_origins = rows[own.num_windows : own.num_windows + len(batch)]
+            windows.append(batch_of_errors(errors, series=number, origins=batch_origins))
             own.add(errors)
             if progress is not None:
                 progress(totals.num_windows + own.num_windows, num_windows)
@@ -95,53 +112,57 @@ def evaluate(
     return _summary(totals, ratios, WindowErrors.of(windows), channels=bundle.channels, split=split)
 
 
-def _origins(bundle: Bundle, series: Series, split: Split) -> range:
-    return split_origins(
-        len(series),
-        bundle.config.data.split,
-        split,
-        context_length=bundle.config.model.context_length,
-        prediction_length=bundle.config.model.prediction_length,
-        series_id=series.id,
-    )
-
-
-def _train_rows(bundle: Bundle, series: Series) -> slice:
-    rows = borders(len(series), bundle.config.data.split, series_id=series.id).train
-    return slice(rows.start, rows.stop)
+def intervals_for(
+    bundle: Bundle, series_set: SeriesSet, levels: Sequence[float], *, device: Device, batch_size: int
+) -> Intervals | None:
+    """The intervals of ``levels``: the model's own or, if it lacks one, calibrated now; None if there are no levels."""
+    if not levels:
+        return None
+    if bundle.intervals is not None and set(levels) <= set(bundle.intervals.levels):
+        return bundle.intervals.only(levels)
+    return calibrate(bundle, series_set, levels=sorted(levels), device=device, batch_size=batch_size)
 
 
 def _unit_of_mase(forecaster: Forecaster, series: Series) -> Values:
-    history = forecaster.in_model_order(series)[_train_rows(forecaster.bundle, series)]
+    history = forecaster.in_model_order(series)[train_rows(forecaster.bundle, series)]
     return metrics.seasonal_difference(history, season_length(series.frequency))
 
 
-def _batches_of_errors(
-    forecaster: Forecaster, series: Series, origins: range, *, batch_size: int
-) -> Iterator[dict[str, Values]]:
-    """Errors of ``batch_size`` windows at a time: name to ``(windows, prediction_length, channels)``."""
-    model = forecaster.bundle.config.model
-    length, steps = model.context_length, model.prediction_length
-    season = season_length(series.frequency)
-    scaler = forecaster.scaler_of(series, rows=_train_rows(forecaster.bundle, series))
-    values = forecaster.in_model_order(series)
-    windows = sliding_window_view(values, length + steps, axis=0)  # (windows, channels, length + steps), a view
-    for first in range(0, len(origins), batch_size):
-        batch = origins[first : first + batch_size]
-        window = windows[batch.start - length : batch.stop - length].swapaxes(1, 2)
-        scaled = scaler.transform(window)
-        context, scaled_target = scaled[:, :length], scaled[:, length:]
-        scaled_forecast = forecaster.predict(context)
-        forecast, target = scaler.inverse(scaled_forecast), window[:, length:]
-        naive = metrics.seasonal_naive(context, season=season, steps=steps)
-        yield {
-            "mse_scaled": np.square(scaled_target - scaled_forecast),
-            "mae_scaled": np.abs(scaled_target - scaled_forecast),
-            "mse": np.square(target - forecast),
-            "mae": np.abs(target - forecast),
-            "smape_200": metrics.symmetric_percentages(forecast, target),
-            NAIVE: np.abs(scaled_target - naive),
-        }
+def _errors(batch: Rolled, scaler: Scaler, *, season: int) -> dict[str, Values]:
+    """Errors of a batch: name to ``(windows, prediction_length, channels)``."""
+    forecast = scaler.inverse(batch.forecast)
+    naive = metrics.seasonal_naive(batch.context, season=season, steps=batch.target.shape[1])
+    return {
+        "mse_scaled": np.square(batch.target - batch.forecast),
+        "mae_scaled": np.abs(batch.target - batch.forecast),
+        "mse": np.square(batch.truth - forecast),
+        "mae": np.abs(batch.truth - forecast),
+        "smape_200": metrics.symmetric_percentages(forecast, batch.truth),
+        NAIVE: np.abs(batch.target - naive),
+    }
+
+
+def _interval_errors(
+    batch: Rolled, scaler: Scaler, intervals: Intervals | None, adaptive: AdaptiveIntervals | None
+) -> dict[str, Values]:
+    """Coverage, width and score of the intervals of a batch: name to ``(windows, prediction_length, channels)``."""
+    if intervals is None:
+        return {}
+    found = {"": intervals.around(batch.prediction, batch.context)}
+    if adaptive is not None:
+        found[ADAPTIVE] = adaptive.around(batch.prediction, batch.context, batch.target)
+    errors: dict[str, Values] = {}
+    for prefix, bounds in found.items():
+        for level, lower, upper in zip(intervals.levels, *bounds, strict=True):
+            name = named(level)
+            width = upper - lower
+            errors |= {
+                f"{prefix}coverage_{name}": ((lower <= batch.target) & (batch.target <= upper)).astype(np.float64),
+                f"{prefix}width_{name}": width * scaler.deviation,
+                f"{prefix}width_{name}_scaled": width,
+                f"{prefix}winkler_{name}_scaled": metrics.interval_scores(lower, upper, batch.target, level=level),
+            }
+    return errors
 
 
 class _Totals:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -15,13 +15,16 @@ from torch import nn
 from stanhop.errors import Code, DataError, MachineError, UsageError, quoted
 from stanhop.forecasting.bundle import Bundle
 from stanhop.forecasting.calendar import future_times, is_same_step
+from stanhop.forecasting.intervals import Intervals, Prediction
 from stanhop.model.int8 import Int8Linear
+from stanhop.model.network import Outputs, with_head
 from stanhop.series.frame import Series
 from stanhop.series.scaling import Scaler
 
 DEFAULT_BATCH_SIZE = 32
 """Series computed together; a shorter table is padded to it, so more would cost a table of few series more."""
 Device = Literal["auto", "cpu", "cuda"]
+NO_BOUNDS = np.empty((0, 0, 0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +37,9 @@ class Forecast:
         values: In original units, ``(prediction_length, channels)``, finite.
         channels: Names, in the order of the history's.
         batch_size: Series computed together; less than asked for if memory did not suffice.
+        levels: Prediction intervals, in percent, ascending.
+        lower: Their lower bounds, in original units, ``(levels, prediction_length, channels)``.
+        upper: Their upper bounds.
     """
 
     id: str
@@ -41,6 +47,9 @@ class Forecast:
     values: np.ndarray
     channels: tuple[str, ...]
     batch_size: int = 1
+    levels: tuple[float, ...] = ()
+    lower: np.ndarray = field(default_factory=lambda: NO_BOUNDS)
+    upper: np.ndarray = field(default_factory=lambda: NO_BOUNDS)
 
 
 class Forecaster:
@@ -54,9 +63,10 @@ class Forecaster:
         device: Where to compute; ``auto`` takes CUDA where there is one.
         batch_size: Series that ``forecast_all`` computes together.
         is_compiled: Whether torch compiles the network at its first use, for minutes, to be faster afterwards.
+        levels: Prediction intervals that forecasts come with, in percent.
 
     Raises:
-        UsageError: CUDA is asked for and not there.
+        UsageError: CUDA is asked for and not there, or the model has no interval of such a level.
     """
 
     def __init__(
@@ -66,13 +76,16 @@ class Forecaster:
         device: Device = "auto",
         batch_size: int = DEFAULT_BATCH_SIZE,
         is_compiled: bool = False,
+        levels: Sequence[float] = (),
     ) -> None:
         self.bundle = bundle
         self.device = choose_device(device)
         self.batch_size = batch_size
         self.is_compiled = is_compiled
+        self.intervals = _intervals_of(bundle, levels)
         network = copy.deepcopy(bundle.network).eval().to(self.device)
-        self._network: Callable[[torch.Tensor], torch.Tensor] = compiled(network) if is_compiled else network
+        network = with_head(network)
+        self._network: Callable[[torch.Tensor], Outputs] = compiled(network) if is_compiled else network
 
     def forecast(self, series: Series) -> Forecast:
         """Forecast the steps after ``series``.
@@ -94,10 +107,17 @@ class Forecaster:
         Both are float64, in scaled units and in the model's order of channels: the network standardises a context
         before it takes it to its own precision, so a small change on a large level is not rounded away.
         """
+        return self.predict_all(contexts).forecast
+
+    def predict_all(self, contexts: np.ndarray) -> Prediction:
+        """As ``predict``, with the bounds that the network itself forecasts, if it has a quantile head."""
         with torch.inference_mode():
-            forecasts = self._network(torch.from_numpy(np.ascontiguousarray(contexts)).to(self.device))
-        values: np.ndarray = forecasts.double().cpu().numpy()
-        return values
+            outputs = self._network(torch.from_numpy(np.ascontiguousarray(contexts)).to(self.device))
+        if isinstance(outputs, torch.Tensor):
+            return Prediction(_numbers(outputs))
+        forecast, lower, upper = map(_numbers, outputs)
+        levels = enumerate(self.bundle.config.model.levels)
+        return Prediction(forecast, {level: (lower[:, place], upper[:, place]) for place, level in levels})
 
     def scaler_of(self, series: Series, *, rows: slice = slice(None)) -> Scaler:
         """The model's scaler for ``series``; for an id it has not seen, one fitted on ``rows`` of its history."""
@@ -136,10 +156,13 @@ class Forecaster:
         while len(forecasts) < len(series):
             batch = series[len(forecasts) : len(forecasts) + batch_size]
             contexts, scalers = zip(*(self._context(each) for each in batch), strict=True)
-            predicted = self._predicted_if_memory_suffices(_padded(contexts, to=batch_size))
+            padded = _padded(contexts, to=batch_size)
+            predicted = self._predicted_if_memory_suffices(padded)
             if predicted is not None:
-                for each, scaler, prediction in zip(batch, scalers, predicted, strict=False):  # the rest is padding
-                    forecasts.append(self._in_original_units(each, scaler, prediction, batch_size=batch_size))
+                lower, upper = self._bounds(predicted, padded)
+                for place, (each, scaler) in enumerate(zip(batch, scalers, strict=True)):  # the rest is padding
+                    scaled = np.concatenate([predicted.forecast[None, place], lower[:, place], upper[:, place]])
+                    forecasts.append(self._in_original_units(each, scaler, scaled, batch_size=batch_size))
             elif batch_size > 1:
                 batch_size //= 2
             else:
@@ -147,24 +170,47 @@ class Forecaster:
                 raise MachineError(Code.ENVIRONMENT, problem, fix="use a machine or device with more memory")
         return forecasts
 
-    def _predicted_if_memory_suffices(self, contexts: np.ndarray) -> np.ndarray | None:
+    def _bounds(self, predicted: Prediction, contexts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper bounds, ``(levels, batch, prediction_length, channels)``; no levels if none are asked for."""
+        if self.intervals is None:
+            none = predicted.forecast[None][:0]
+            return none, none
+        return self.intervals.around(predicted, contexts)
+
+    def _predicted_if_memory_suffices(self, contexts: np.ndarray) -> Prediction | None:
         # The caller tries again outside of the except block: inside, the error still holds what the failed attempt
         # had allocated (pytorch#18853).
         try:
-            return self.predict(contexts)
+            return self.predict_all(contexts)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
             return None
 
     def _in_original_units(self, series: Series, scaler: Scaler, scaled: np.ndarray, *, batch_size: int) -> Forecast:
-        """The forecast of ``series`` from the network's ``scaled`` one, ``(prediction_length, channels)``."""
-        values = scaler.inverse(scaled)[:, [self.bundle.channels.index(name) for name in series.channels]]
+        """The forecast of ``series`` from ``scaled`` ones: itself, lower and upper bounds.
+
+        Args:
+            series: The series.
+            scaler: Its scaler.
+            scaled: ``(1 + 2 levels, prediction_length, channels)``.
+            batch_size: Series computed together.
+        """
+        values = scaler.inverse(scaled)[..., [self.bundle.channels.index(name) for name in series.channels]]
         if not np.isfinite(values).all():
             problem = f"the forecast of {_named(series)} holds NaN or infinite values"
             raise DataError(Code.VALUE, problem, fix="look for values far outside those of the training data")
-        times = future_times(series, steps=len(values))
-        return Forecast(id=series.id, times=times, values=values, channels=series.channels, batch_size=batch_size)
+        levels = () if self.intervals is None else self.intervals.levels
+        return Forecast(
+            id=series.id,
+            times=future_times(series, steps=values.shape[1]),
+            values=values[0],
+            channels=series.channels,
+            batch_size=batch_size,
+            levels=levels,
+            lower=values[1 : 1 + len(levels)],
+            upper=values[1 + len(levels) :],
+        )
 
     def _context(self, series: Series) -> tuple[np.ndarray, Scaler]:
         """The scaled context ``(context_length, channels)`` of ``series`` and its scaler."""
@@ -177,7 +223,7 @@ class Forecaster:
         return scaler.transform(self.in_model_order(series)[-needed:]), scaler
 
 
-def compiled(network: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+def compiled(network: nn.Module) -> Callable[[torch.Tensor], Outputs]:
     """``network`` as compiled by torch, its weights taken for constants; int8 products become oneDNN's kernels.
 
     Compiling happens at the first call with each shape and needs a C++ compiler; a call raises ``MachineError`` where
@@ -192,16 +238,16 @@ def compiled(network: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
             module.settle()
     compile_network = torch.compile(network)
 
-    def call(contexts: torch.Tensor) -> torch.Tensor:
+    def call(contexts: torch.Tensor) -> Outputs:
         try:
             with inductor.patch(freezing=True), torch.no_grad():
-                forecasts: torch.Tensor = compile_network(contexts)
+                outputs: Outputs = compile_network(contexts)
         except InductorError as error:
             problem = f"torch cannot compile the network: {str(error).strip().splitlines()[0][:200]}"
             raise MachineError(
                 Code.ENVIRONMENT, problem, fix="install a C++ compiler, or leave --compile out"
             ) from None
-        return forecasts
+        return outputs
 
     return call
 
@@ -222,6 +268,21 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether ``error`` says that memory ran out, on a device or on the host."""
     is_typed = isinstance(error, MemoryError | torch.OutOfMemoryError)
     return is_typed or "DefaultCPUAllocator" in str(error)  # torch raises a bare RuntimeError on the CPU
+
+
+def _intervals_of(bundle: Bundle, levels: Sequence[float]) -> Intervals | None:
+    """The intervals of ``levels``; None where none is asked for."""
+    if not levels:
+        return None
+    if bundle.intervals is None:
+        problem = "the model has no prediction intervals: it was trained without, or by an earlier version"
+        raise UsageError(Code.USAGE, problem, fix="train again with --levels")
+    return bundle.intervals.only(levels)
+
+
+def _numbers(outputs: torch.Tensor) -> np.ndarray:
+    values: np.ndarray = outputs.double().cpu().numpy()
+    return values
 
 
 def _padded(batch: Sequence[np.ndarray], *, to: int) -> np.ndarray:

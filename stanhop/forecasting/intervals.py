@@ -12,9 +12,10 @@ al. 2011 and Lei et al. 2018, arXiv:1604.04173; around quantiles of a network, R
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,23 @@ Values = NDArray[np.float64]
 SHARE_OF_MEAN = 0.5
 """What of the mean deviation is added to a context's own.  Chosen on the validation rows of ETTh1 by the interval score
 of either half with offsets of the other: 0.25 and 0.5 are level, 0 and 1 are worse, and so is no scale at all."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a network says of a batch of windows, in scaled units.
+
+    Args:
+        forecast: ``(windows, prediction_length, channels)``.
+        bounds: Lower and upper bound of each level that the network itself forecasts, of the same shape each.
+    """
+
+    forecast: Values
+    bounds: Mapping[float, tuple[Values, Values]] = field(default_factory=dict)
+
+    def bounds_of(self, level: float) -> tuple[Values, Values]:
+        """The network's own bounds of ``level``; where it has none, its forecast twice."""
+        return self.bounds.get(level, (self.forecast, self.forecast))
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,12 +63,8 @@ class Intervals:
     floor: Values
     num_windows: int
 
-    def scale_of(self, context: Values) -> Values:
-        """The scale of each window and channel; as the function ``scale_of``."""
-        return scale_of(context, self.floor)
-
-    def places_of(self, levels: Sequence[float]) -> list[int]:
-        """Where each of ``levels`` stands.
+    def only(self, levels: Sequence[float]) -> Intervals:
+        """The intervals of ``levels`` alone, ascending.
 
         Raises:
             UsageError: one was not calibrated.
@@ -61,7 +75,23 @@ class Intervals:
                 f"the model has no interval of {named(missing[0])} %, only of {', '.join(map(named, self.levels))}"
             )
             raise UsageError(Code.USAGE, problem, fix="choose from these, or train with --levels")
-        return [self.levels.index(level) for level in levels]
+        places = [self.levels.index(level) for level in sorted(levels)]
+        return dataclasses.replace(
+            self, levels=tuple(sorted(levels)), lower=self.lower[places], upper=self.upper[places]
+        )
+
+    def around(self, prediction: Prediction, context: Values) -> tuple[Values, Values]:
+        """Lower and upper bounds, ``(levels, windows, prediction_length, channels)`` both, of which none cross.
+
+        Args:
+            prediction: What the network says.
+            context: Of what, ``(windows, context_length, channels)``.
+        """
+        scale = scale_of(context, self.floor)
+        bounds = [prediction.bounds_of(level) for level in self.levels]
+        lower = np.stack([low + scale * offset for (low, _), offset in zip(bounds, self.lower, strict=True)])
+        upper = np.stack([high + scale * offset for (_, high), offset in zip(bounds, self.upper, strict=True)])
+        return nested(lower, upper)
 
 
 def named(level: float) -> str:

@@ -100,6 +100,22 @@ def seasonal_naive(context: Values, *, season: int, steps: int) -> Values:
     return repeated
 
 
+def interval_scores(lower: Values, upper: Values, target: Values, *, level: float) -> Values:
+    """The interval score of each value: its width, and ``2 / (1 - level)`` times how far the target lies outside.
+
+    Args:
+        lower: Lower bounds.
+        upper: Upper bounds, of the same shape.
+        target: What came true, of the same shape.
+        level: Nominal coverage in percent.
+
+    Source: Winkler 1972; Gneiting & Raftery 2007, equation 43.
+    """
+    outside = np.maximum(lower - target, 0) + np.maximum(target - upper, 0)
+    scores: Values = (upper - lower) + 200 / (100 - level) * outside
+    return scores
+
+
 def skill(error: float, naive_error: float) -> float:
     """Share of the naive forecast's error that is gone, ``1 - error / naive_error``; NaN where the naive one has none.
 

@@ -16,10 +16,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from stanhop.forecasting.forecaster import Forecast
+from stanhop.forecasting.intervals import named
 from stanhop.series.frame import Series
 
 # Blue and vermilion of Okabe & Ito's palette: told apart with every kind of colour vision, and in grey.
 HISTORY_COLOUR, FORECAST_COLOUR = "#0072B2", "#D55E00"
+BAND_OPACITY = 0.18
+"""Of one level; where several lie over each other they add up, so that the narrowest is the darkest."""
 MOST_PANELS = 8
 SHOWN_HISTORY = 4
 """Horizons of history that stand before the forecast."""
@@ -41,6 +44,8 @@ class _Panel:
     history: np.ndarray
     future_times: pd.DatetimeIndex
     forecast: np.ndarray
+    bands: tuple[tuple[float, np.ndarray, np.ndarray], ...] = ()
+    """Level, lower and upper bounds, ascending."""
 
 
 def forecast_plot(history: Series, forecast: Forecast) -> bytes:
@@ -60,7 +65,7 @@ def forecast_plots(pairs: Sequence[tuple[Series, Forecast]]) -> bytes:
     for axes, panel in zip(grid[:, 0], panels, strict=True):
         _draw(axes, panel)
     lines, labels = grid[0, 0].get_legend_handles_labels()
-    figure.legend(lines, labels, loc="upper right", ncols=2, frameon=False, fontsize=9)
+    figure.legend(lines, labels, loc="upper right", ncols=len(labels), frameon=False, fontsize=9)
     heading = _heading(pairs, num_shown=len(panels), num_channels=num_channels)
     figure.text(0.1 / WIDTH, 1 - 0.1 / height, heading, ha="left", va="top", fontsize=11)
     _label_times(grid[-1, 0])
@@ -99,8 +104,16 @@ def _panels(pairs: Sequence[tuple[Series, Forecast]]) -> list[_Panel]:
             past = history.values[-shown:, history.channels.index(name)]
             future = forecast.values[:, forecast.channels.index(name)]
             title = name if len(pairs) == 1 else f"{history.id} · {name}"
-            panels.append(_Panel(_shortened(title), history.times[-shown:], past, forecast.times, future))
+            panels.append(
+                _Panel(_shortened(title), history.times[-shown:], past, forecast.times, future, _bands(forecast, name))
+            )
     return panels
+
+
+def _bands(forecast: Forecast, channel: str) -> tuple[tuple[float, np.ndarray, np.ndarray], ...]:
+    place = forecast.channels.index(channel)
+    bounds = zip(forecast.levels, forecast.lower[..., place], forecast.upper[..., place], strict=True)
+    return tuple(bounds) if forecast.levels else ()
 
 
 def _draw(axes: Axes, panel: _Panel) -> None:
@@ -111,6 +124,10 @@ def _draw(axes: Axes, panel: _Panel) -> None:
     joined_times = times[-1:].append(future_times)
     joined = np.concatenate([panel.history[-1:], panel.forecast])
     axes.plot(joined_times, joined, color=FORECAST_COLOUR, linewidth=1.8, label="forecast")
+    for level, lower, upper in reversed(panel.bands):
+        low, high = (np.concatenate([panel.history[-1:], bound]) for bound in (lower, upper))
+        look: dict[str, Any] = {"color": FORECAST_COLOUR, "alpha": BAND_OPACITY, "linewidth": 0}
+        axes.fill_between(joined_times, low, high, label=f"{named(level)} %", **look)
     if len(panel.forecast) == 1:
         axes.plot(future_times, panel.forecast, color=FORECAST_COLOUR, marker="o")
     end: Any = times[-1]  # axvline takes whatever the axis takes, its type says float

@@ -9,26 +9,36 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from stanhop.forecasting.bundle import Bundle
 from stanhop.forecasting.forecaster import Forecaster
+from stanhop.forecasting.intervals import Prediction
 from stanhop.series.frame import Series
 from stanhop.series.scaling import Scaler
+from stanhop.series.windows import Split, borders, split_origins
 
 Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Rolled:
-    """A batch of windows, all in scaled units and the model's order of channels.
+    """A batch of windows, in scaled units and the model's order of channels.
 
     Args:
         context: ``(windows, context_length, channels)``.
-        forecast: ``(windows, prediction_length, channels)``.
-        target: Of the same shape.
+        prediction: What the network says.
+        target: What came true, ``(windows, prediction_length, channels)``.
+        truth: The same in original units.
     """
 
     context: Values
-    forecast: Values
+    prediction: Prediction
     target: Values
+    truth: Values
+
+    @property
+    def forecast(self) -> Values:
+        """``(windows, prediction_length, channels)``."""
+        return self.prediction.forecast
 
     def __len__(self) -> int:
         return len(self.context)
@@ -55,4 +65,28 @@ def roll(
         chosen = windows[batch.start - length : batch.stop - length : batch.step].swapaxes(1, 2)
         scaled = scaler.transform(chosen)
         context = scaled[:, :length]
-        yield Rolled(context=context, forecast=forecaster.predict(context), target=scaled[:, length:])
+        prediction = forecaster.predict_all(context)
+        yield Rolled(context=context, prediction=prediction, target=scaled[:, length:], truth=chosen[:, length:])
+
+
+def origins_of(bundle: Bundle, series: Series, split: Split) -> range:
+    """Every origin in ``split`` of ``series``, by the model's configuration.
+
+    Raises:
+        DataError: the series is too short for one.
+    """
+    model = bundle.config.model
+    return split_origins(
+        len(series),
+        bundle.config.data.split,
+        split,
+        context_length=model.context_length,
+        prediction_length=model.prediction_length,
+        series_id=series.id,
+    )
+
+
+def train_rows(bundle: Bundle, series: Series) -> slice:
+    """The training rows of ``series``, by the model's configuration."""
+    rows = borders(len(series), bundle.config.data.split, series_id=series.id).train
+    return slice(rows.start, rows.stop)

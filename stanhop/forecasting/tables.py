@@ -2,7 +2,8 @@
 
 A wide input gives a wide output with the input's column names.  A long input gives a long output that keeps the
 names of its id and time columns; with one channel the forecast stands in the column ``stanhop``, as forecasting tools
-expect of a model's name, with several each stands in the column of its channel.
+expect of a model's name, with several each stands in the column of its channel.  Bounds of prediction intervals stand
+beside their forecast, in columns such as ``HUFL-lo-80`` and ``HUFL-hi-80``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import numpy as np
 import pandas as pd
 from pandas.tseries.offsets import Tick
 
+from stanhop.errors import Code, DataError, quoted
 from stanhop.forecasting.forecaster import Forecast
+from stanhop.forecasting.intervals import named
 from stanhop.series.frame import Layout
 
 TableFormat = Literal["csv", "parquet"]
@@ -52,15 +55,36 @@ def forecast_frame(forecasts: Sequence[Forecast], layout: Layout) -> pd.DataFram
         columns[layout.id_column] = np.repeat(np.array([each.id for each in forecasts], dtype=object), steps)
     times = forecasts[0].times.append([forecast.times for forecast in forecasts[1:]])
     columns[layout.time_column] = times
-    values = np.concatenate([forecast.values for forecast in forecasts])
-    columns |= dict(zip(value_columns(forecasts[0].channels, layout), values.T, strict=True))
+    values = np.concatenate([_values(forecast) for forecast in forecasts])
+    columns |= dict(zip(value_columns(forecasts[0], layout), values.T, strict=True))
     return pd.DataFrame(columns)
 
 
-def value_columns(channels: Sequence[str], layout: Layout) -> tuple[str, ...]:
-    """The columns that the forecasts of ``channels`` stand in."""
+def value_columns(forecast: Forecast, layout: Layout) -> tuple[str, ...]:
+    """The columns that the values of ``forecast`` stand in: each channel, then its bounds, level by level.
+
+    Raises:
+        DataError: a channel is called as the bound of another is.
+    """
     is_free = FORECAST_COLUMN not in (layout.id_column, layout.time_column)
-    return (FORECAST_COLUMN,) if layout.kind == "long" and len(channels) == 1 and is_free else tuple(channels)
+    is_single = layout.kind == "long" and len(forecast.channels) == 1 and is_free
+    channels = (FORECAST_COLUMN,) if is_single else forecast.channels
+    bounds = [f"{side}-{named(level)}" for level in forecast.levels for side in ("lo", "hi")]
+    columns = [name for channel in channels for name in (channel, *(f"{channel}-{bound}" for bound in bounds))]
+    taken = [name for name in columns if columns.count(name) > 1]
+    if taken:
+        problem = f"two columns of the forecast would be called {quoted(taken[0])}"
+        raise DataError(Code.COLUMN, problem, fix="rename the channel, or leave --levels out")
+    return tuple(columns)
+
+
+def _values(forecast: Forecast) -> np.ndarray:
+    """The values of ``forecast`` in the order of ``value_columns``, ``(steps, columns)``."""
+    bounds = [
+        bound for place in range(len(forecast.levels)) for bound in (forecast.lower[place], forecast.upper[place])
+    ]
+    stacked = np.stack([forecast.values, *bounds], axis=-1)  # (steps, channels, 1 + 2 levels)
+    return stacked.reshape(len(stacked), -1)
 
 
 def escape_formula(text: str) -> str:
@@ -88,12 +112,12 @@ def _cell(value: str | float) -> str:
 
 def _rows(forecasts: Sequence[Forecast], layout: Layout, *, raw_ids: bool) -> Iterator[list[str | float]]:
     """The header, then one row for each series and time."""
-    header = [*_key_columns(layout), *value_columns(forecasts[0].channels, layout)]
+    header = [*_key_columns(layout), *value_columns(forecasts[0], layout)]
     yield [name if raw_ids else escape_formula(name) for name in header]
     for forecast in forecasts:
         series_id = forecast.id if raw_ids else escape_formula(forecast.id)
         keys = [] if layout.id_column is None else [series_id]
-        for time, values in zip(time_texts(forecast.times), forecast.values.tolist(), strict=True):
+        for time, values in zip(time_texts(forecast.times), _values(forecast).tolist(), strict=True):
             yield [*keys, time, *values]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from stanhop.config import ModelConfig
 from stanhop.model.block import TandemBlock
@@ -10,6 +12,9 @@ from stanhop.model.normalization import InstanceStatistics
 from stanhop.model.patching import CoarseGraining, PatchEmbedding, num_patches
 from stanhop.model.published import PublishedSTanHopNet
 from stanhop.model.published_config import published_config
+
+Outputs = Tensor | tuple[Tensor, Tensor, Tensor]
+"""What calling a network gives: a forecast, or from ``WithBounds`` a forecast, lower and upper bounds."""
 
 
 class STanHopNet(nn.Module):
@@ -40,6 +45,10 @@ class STanHopNet(nn.Module):
         self.encoder = nn.ModuleList(EncoderLevel(config, level) for level in range(config.num_levels))
         self.read_outs = nn.ModuleList(ReadOut(config, level) for level in range(config.num_levels))
         self.direct = DirectPath(config.context_length, config.prediction_length)
+        if config.head == "quantile":
+            self.spreads = nn.ModuleList(
+                ReadOut(config, level, num_outputs=2 * len(config.levels)) for level in range(config.num_levels)
+            )
 
     def forward(self, context: Tensor) -> Tensor:
         """Forecast from ``context``.
@@ -51,20 +60,67 @@ class STanHopNet(nn.Module):
         Returns:
             ``(batch, prediction_length, channels)`` in the dtype of ``context``.
         """
+        statistics, series = self._standardized(context)
+        return _restored(self._forecast(series, self._encoded(series)), statistics, like=context)
+
+    def with_bounds(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Forecast with the bounds of the quantile head.
+
+        A bound lies beyond that of the next narrower level, and the first beyond the forecast, by the softplus of what
+        is read out: no two can cross.
+
+        Args:
+            context: ``(batch, context_length, channels)``.
+
+        Returns:
+            The forecast of ``forward``, lower and upper bounds, both ``(batch, levels, prediction_length, channels)``.
+        """
+        statistics, series = self._standardized(context)
+        encoded = self._encoded(series)
+        forecast = self._forecast(series, encoded)
+        spread = torch.stack([read(patches) for read, patches in zip(self.spreads, encoded, strict=True)]).sum(0)
+        sides = spread.unflatten(-1, (2, len(self.config.levels), -1))  # (batch, channels, 2, levels, steps)
+        distances = functional.softplus(sides).cumsum(dim=-2).unbind(dim=2)
+        point = forecast.unsqueeze(-2)
+        bounds = (point - distances[0], point + distances[1])  # (batch, channels, levels, steps) both
+        lower, upper = (_restored(bound.flatten(-2), statistics, like=context) for bound in bounds)
+        levels = (len(self.config.levels), self.config.prediction_length)
+        restored = _restored(forecast, statistics, like=context)
+        return restored, lower.unflatten(1, levels), upper.unflatten(1, levels)
+
+    def _standardized(self, context: Tensor) -> tuple[InstanceStatistics | None, Tensor]:
+        """Statistics of ``context`` and what the network sees of it, ``(batch, channels, context_length)``."""
         statistics = InstanceStatistics.of(context) if self.config.instance_norm else None
         series = context if statistics is None else statistics.standardize(context)
-        forecast = self._forecast(series.to(self.embedding.position.dtype).transpose(1, 2)).transpose(1, 2)
-        forecast = forecast.to(context.dtype)
-        return forecast if statistics is None else statistics.restore(forecast)
+        return statistics, series.to(self.embedding.position.dtype).transpose(1, 2)
 
-    def _forecast(self, series: Tensor) -> Tensor:
-        """Map ``(batch, channels, context_length)`` to ``(batch, channels, prediction_length)``."""
+    def _encoded(self, series: Tensor) -> list[Tensor]:
+        """The patches of ``series`` after each encoder level, ``(batch, channels, patches, model_dim)``."""
+        encoded = [self.embedding(series)]
+        for level in self.encoder:
+            encoded.append(level(encoded[-1]))
+        return encoded[1:]
+
+    def _forecast(self, series: Tensor, encoded: list[Tensor]) -> Tensor:
+        """What ``series`` and its patches say of the future, ``(batch, channels, prediction_length)``."""
         forecast: Tensor = self.direct(series)
-        patches = self.embedding(series)
-        for level, read_out in zip(self.encoder, self.read_outs, strict=True):
-            patches = level(patches)
+        for patches, read_out in zip(encoded, self.read_outs, strict=True):
             forecast = forecast + read_out(patches)
         return forecast
+
+
+class WithBounds(nn.Module):
+    """``network`` so that calling it gives what ``with_bounds`` does, for those that compile what they call."""
+
+    network: STanHopNet
+
+    def __init__(self, network: STanHopNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Forecast, lower and upper bounds."""
+        return self.network.with_bounds(context)
 
 
 class DirectPath(nn.Linear):
@@ -96,18 +152,24 @@ class EncoderLevel(nn.Sequential):
 class ReadOut(nn.Sequential):
     """One linear map from all patches of an encoder level to the horizon, shared by all channels.
 
-    Maps ``(batch, channels, patches, model_dim)`` to ``(batch, channels, prediction_length)``. (The published
-    decoder sends learned queries through tandem blocks of their own to each level.)
+    Maps ``(batch, channels, patches, model_dim)`` to ``(batch, channels, num_outputs * prediction_length)``. (The
+    published decoder sends learned queries through tandem blocks of their own to each level.)
     """
 
-    def __init__(self, config: ModelConfig, level: int) -> None:
+    def __init__(self, config: ModelConfig, level: int, *, num_outputs: int = 1) -> None:
         num_features = num_patches_at(config, level) * config.model_dim
         super().__init__(
             nn.LayerNorm(config.model_dim),
             nn.Flatten(-2),
             nn.Dropout(config.dropout),
-            nn.Linear(num_features, config.prediction_length),
+            nn.Linear(num_features, num_outputs * config.prediction_length),
         )
+
+
+def _restored(series: Tensor, statistics: InstanceStatistics | None, *, like: Tensor) -> Tensor:
+    """``series`` ``(batch, channels, steps)`` as ``(batch, steps, channels)`` in the units and dtype of ``like``."""
+    values = series.transpose(1, 2).to(like.dtype)
+    return values if statistics is None else statistics.restore(values)
 
 
 def num_patches_at(config: ModelConfig, level: int) -> int:
@@ -116,6 +178,13 @@ def num_patches_at(config: ModelConfig, level: int) -> int:
     for _ in range(level):
         patches = num_patches(patches, config.merge_size)
     return patches
+
+
+def with_head(network: nn.Module) -> nn.Module:
+    """``network`` so that calling it computes all that it can: with a quantile head, the bounds as well."""
+    if isinstance(network, STanHopNet) and network.config.head == "quantile":
+        return WithBounds(network)
+    return network
 
 
 def build_network(config: ModelConfig, num_channels: int) -> nn.Module:

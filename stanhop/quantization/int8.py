@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from stanhop.errors import Code, ConfigError, ModelError
 from stanhop.forecasting.bundle import Bundle
 from stanhop.model.int8 import LEVELS, Int8Linear, Quantization, with_int8_linears
+from stanhop.model.network import with_head
 from stanhop.quantization.rounding import Range, RangeEstimator, weight_integers, weight_scale
 from stanhop.quantization.smoothing import smoothed
 
@@ -75,9 +76,10 @@ def _input_ranges(
         for name, module in network.named_modules()
         if isinstance(module, nn.Linear)
     ]
+    call = with_head(network)
     with torch.inference_mode():
         for number, batch in enumerate(calibration):
-            network(batch)
+            call(batch)
             if progress is not None:
                 progress(number + 1)
     for handle in handles:

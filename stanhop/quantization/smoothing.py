@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from stanhop.hopfield.layers import Hopfield
 from stanhop.model.block import AcrossChannels, FeedForward, Residual
-from stanhop.model.network import ReadOut
+from stanhop.model.network import ReadOut, with_head
 from stanhop.model.patching import CoarseGraining
 
 LEAST = 1e-5
@@ -99,9 +99,10 @@ def _largest_features(network: nn.Module, norms: list[nn.LayerNorm], contexts: I
         norm.register_forward_hook(lambda _module, _inputs, output, index=index: look(index, output))
         for index, norm in enumerate(norms)
     ]
+    call = with_head(network)
     with torch.no_grad():
         for batch in contexts:
-            network(batch)
+            call(batch)
     for handle in handles:
         handle.remove()
     return largest

@@ -15,7 +15,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from stanhop.config import RunConfig
-from stanhop.model.network import build_network
+from stanhop.forecasting.intervals import tails
+from stanhop.model.network import Outputs, build_network, with_head
 from stanhop.training.guards import Step, StepGuard
 
 LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -75,15 +76,17 @@ class ForecastingModule(pl.LightningModule):
         self._last_loss: Tensor | None = None
         self._last_forecast: Tensor | None = None
         self._guard = StepGuard()
-        self._forecast = _compiled(self.network) if config.train.compile else self.network.__call__
+        called = with_head(self.network)
+        # The bound methods: a module that holds the network would be a second one with the same weights.
+        self._call: Callable[[Tensor], Outputs] = called.__call__
+        self._call_to_train: Callable[[Tensor], Outputs] = _compiled(called) if config.train.compile else self._call
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         """The loss of a batch ``(context, target)``."""
         context, target = batch
         if self.config.train.compile:
             torch.compiler.cudagraph_mark_step_begin()  # what the step before returned may be overwritten
-        forecast = self._forecast(context)
-        loss = self._loss(forecast, target)
+        forecast, loss = self._forecast_and_loss(self._call_to_train(context), target)
         self._training_loss.add(loss, len(context))
         self._last_loss, self._last_forecast = loss.detach(), forecast.detach()
         return loss
@@ -91,7 +94,15 @@ class ForecastingModule(pl.LightningModule):
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
         """Add the loss of a batch to that of the epoch."""
         context, target = batch
-        self._validation_loss.add(self._loss(self.network(context), target), len(context))
+        _, loss = self._forecast_and_loss(self._call(context), target)
+        self._validation_loss.add(loss, len(context))
+
+    def _forecast_and_loss(self, outputs: Outputs, target: Tensor) -> tuple[Tensor, Tensor]:
+        """The forecast in what the network returned, and the loss; bounds add their mean pinball loss."""
+        if isinstance(outputs, Tensor):
+            return outputs, self._loss(outputs, target)
+        forecast, *bounds = outputs
+        return forecast, self._loss(forecast, target) + pinball_loss(bounds, target, levels=self.config.model.levels)
 
     def on_train_epoch_start(self) -> None:
         """Begin a new mean; not called for an epoch that is taken up in the middle."""
@@ -176,6 +187,25 @@ class ForecastingModule(pl.LightningModule):
         return [channel for channel, broken in zip(self.channels, is_broken.tolist(), strict=True) if broken]
 
 
+def pinball_loss(bounds: Sequence[Tensor], target: Tensor, *, levels: Sequence[float]) -> Tensor:
+    r"""Mean over all bounds, windows, steps and channels of :math:`\max(p\,(y - q), (p - 1)(y - q))`.
+
+    Args:
+        bounds: Lower and upper bounds :math:`q`, ``(batch, levels, prediction_length, channels)`` each.
+        target: :math:`y`, ``(batch, prediction_length, channels)``.
+        levels: Percentages; the lower bound of 80 is the quantile :math:`p = 0.1`, the upper one that of 0.9.
+
+    Source: Koenker & Bassett 1978.
+    """
+    losses = []
+    for side, bound in enumerate(bounds):
+        probabilities = torch.tensor([tails(level)[side] for level in levels], dtype=bound.dtype, device=bound.device)
+        error = target.unsqueeze(1) - bound
+        scaled = probabilities[:, None, None]
+        losses.append(torch.maximum(scaled * error, (scaled - 1) * error))
+    return torch.stack(losses).mean()
+
+
 def cosine_factor(step: int, *, num_steps: int) -> float:
     """Share of the highest learning rate at ``step`` (from 0) of ``num_steps``: a line up, then half a cosine down."""
     num_warm_up = max(1, round(WARM_UP_SHARE * num_steps))
@@ -195,10 +225,10 @@ def halving_factor(step: int, *, epoch_steps: int) -> float:
     return factor
 
 
-def _compiled(network: nn.Module) -> Callable[[Tensor], Tensor]:
+def _compiled(network: nn.Module) -> Callable[[Tensor], Outputs]:
     """The forward pass of ``network``, compiled when first called; on CUDA captured in a CUDA graph as well.
 
     It is the method that is compiled, so that names of weights and what is saved of them stay as they are.
     """
-    forward: Callable[[Tensor], Tensor] = torch.compile(network.forward, dynamic=False, mode="reduce-overhead")
+    forward: Callable[[Tensor], Outputs] = torch.compile(network.forward, dynamic=False, mode="reduce-overhead")
     return forward

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import math
@@ -13,6 +14,7 @@ from typing import Any
 
 from stanhop.errors import DataError
 from stanhop.forecasting.bundle import Bundle, load_bundle, save_bundle
+from stanhop.forecasting.calibration import calibrate
 from stanhop.forecasting.evaluation import evaluate
 from stanhop.forecasting.forecaster import Forecaster
 from stanhop.forecasting.plots import forecast_plot, loss_plot
@@ -60,7 +62,7 @@ def write_outcome(
     *,
     stop_if_asked: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
-    """Save ``bundle``, measure it once on the test split, draw the plots, and write ``metrics.json`` last.
+    """Calibrate and save ``bundle``, measure it once on the test split, draw plots, and write ``metrics.json`` last.
 
     Before each of these steps ``stop_if_asked`` may raise; a resumed run then takes them again.
 
@@ -71,13 +73,16 @@ def write_outcome(
         ModelError: a weight is not finite.
         MachineError: the disk is full or the folder not writable.
     """
+    train, levels = bundle.config.train, bundle.config.model.levels
+    if levels:
+        intervals = calibrate(bundle, series_set, levels=levels, device=train.device, batch_size=train.batch_size)
+        bundle = dataclasses.replace(bundle, intervals=intervals)
     stop_if_asked()
     save_bundle(run_path / MODEL, bundle, overwrite=True)
     bundle = load_bundle(run_path / MODEL)  # what is measured is what is deployed
-    train = bundle.config.train
     stop_if_asked()
     began_s = time.monotonic()
-    evaluation = evaluate(bundle, series_set, device=train.device, batch_size=train.batch_size)
+    evaluation = evaluate(bundle, series_set, device=train.device, batch_size=train.batch_size, levels=levels)
     metrics = {
         **{f"test/{name}": value for name, value in evaluation.metrics.items()},
         "val/best_loss": journal.best.validation_loss,
@@ -124,7 +129,8 @@ def _write_plots(run_path: Path, bundle: Bundle, series_set: SeriesSet, journal:
     write_bytes(run_path / LOSS_PLOT, loss_plot(*losses, loss=f"{bundle.config.train.loss}, scaled"))
     history = series_set.series[0]
     try:
-        forecast = Forecaster(bundle, device=bundle.config.train.device).forecast(history)
+        config = bundle.config
+        forecast = Forecaster(bundle, device=config.train.device, levels=config.model.levels).forecast(history)
     except DataError as error:  # the last rows may be extreme, or the last the calendar has; the model is fine
         logger.warning("no plot of a forecast: %s", error.message)
         return

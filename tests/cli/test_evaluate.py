@@ -53,3 +53,28 @@ def test_people_get_a_table(trained: Path, run: Any) -> None:
     lines = run("evaluate", "--model", trained / "model").out.splitlines()
     assert lines[0].split()[0] == "mse_scaled"
     assert [line.split()[0] for line in lines[-4:]] == ["channel", "load", "wind", "price"]
+    assert [line.split()[0] for line in lines if " % " in line] == ["80", "95"]
+
+
+def test_intervals_are_measured_at_the_levels_asked_for_and_as_they_learn(trained: Path, run: Any) -> None:
+    answer = run("evaluate", "--model", trained / "model", "--levels", "80", "--adaptive", "--format", "json")
+    assert answer.code == 0, answer.err
+    names = {"coverage_80", "width_80", "width_80_scaled", "winkler_80_scaled"}
+    assert names | {f"adaptive_{name}" for name in names} <= set(answer.document["test"])
+    assert "coverage_95" not in answer.document["test"]
+    assert len(answer.document["per_step"]["adaptive_coverage_80"]) == 5
+    assert answer.document["per_channel"]["wind"]["coverage_80"] <= 1
+
+
+def test_levels_that_the_model_lacks_are_calibrated_and_that_is_said(trained: Path, run: Any) -> None:
+    answer = run("evaluate", "--model", trained / "model", "--levels", "90")
+    assert "intervals are calibrated now, on the validation rows of" in answer.err
+    assert "90 %" in answer.out
+    assert "on these very rows" in run("evaluate", "--model", trained / "model", "--split", "validation").err
+
+
+@pytest.mark.parametrize("levels", ["", "80,80", "0", "100", "eighty", "80;95", "-5"])
+def test_levels_that_are_no_percentages_are_refused(trained: Path, run: Any, levels: str) -> None:
+    answer = run("evaluate", "--model", trained / "model", "--levels", levels)
+    assert answer.code == 2
+    assert "is not percentages between 0 and 100, each once; write --levels 80,95" in answer.err

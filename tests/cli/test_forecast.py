@@ -130,3 +130,13 @@ def test_forecasting_opens_no_socket_and_no_pickle_and_starts_without_what_it_do
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "out.csv\n[]\n"
+
+
+def test_bounds_stand_beside_each_forecast(trained: Path, run: Any, table: Any, elsewhere: Path) -> None:
+    arguments = ("forecast", "--model", trained / "model", "--input", table("a.csv"), "--output", "out.csv", "--plot")
+    assert run(*arguments, "--levels", "80,95").code == 0
+    header = (elsewhere / "out.csv").read_text().splitlines()[0].split(",")
+    assert header[:6] == ["date", "load", "load-lo-80", "load-hi-80", "load-lo-95", "load-hi-95"]
+    answer = run(*arguments, "--levels", "90")
+    assert answer.code == 2
+    assert "no interval of 90 %, only of 80, 95; choose from these, or train with --levels" in answer.err

@@ -235,3 +235,23 @@ def test_a_run_is_recorded_in_the_current_folder(run: Any, table: Any, small: tu
     assert (elsewhere / "mlflow.db").is_file()
     assert answer.document["run_id"]
     assert (elsewhere / "runs" / "sales-1" / "model").is_dir()
+
+
+def test_levels_are_calibrated_after_training(run: Any, table: Any, small: tuple[str, ...]) -> None:
+    arguments = ("train", "--data", table(), *small, "--no-tracking")
+    answer = run(*arguments, "--levels", "60,97.5", "--output", "some", "--format", "json")
+    assert answer.code == 0, answer.err
+    assert 0 < answer.document["test"]["coverage_60"] < answer.document["test"]["coverage_97.5"] <= 1
+    assert json.loads(Path("some/model/intervals.json").read_text())["levels"] == [60.0, 97.5]
+    assert run(*arguments, "--levels", "none", "--output", "none").code == 0
+    assert not Path("none/model/intervals.json").exists()
+    refused = run(*arguments, "--levels", "80,wide", "--output", "no")
+    assert refused.code == 2
+    assert "model.levels.1: input should be a valid number, got 'wide'" in refused.err
+
+
+def test_a_quantile_head_is_trained_and_calibrated(run: Any, table: Any, small: tuple[str, ...]) -> None:
+    arguments = ("train", "--data", table(), *small, "--no-tracking", "--set", "model.head=quantile", "--output", "q")
+    assert run(*arguments).code == 0
+    answer = run("forecast", "--model", "q/model", "--input", table(), "--output", "o.csv", "--levels", "80,95")
+    assert answer.code == 0, answer.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 
 from stanhop.config import DataConfig, ModelConfig, RunConfig, SplitConfig
 from stanhop.forecasting.bundle import Bundle, save_bundle
+from stanhop.forecasting.intervals import Intervals
 from stanhop.model.network import build_network
 from stanhop.series.frame import Layout, Series
 from stanhop.series.scaling import Scaler
@@ -145,3 +147,11 @@ def write_long(make_series: Callable[..., Series]) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def interval_bundle(bundle: Bundle) -> Bundle:
+    """``bundle`` with intervals of 80 and 95 %, different for every step and channel."""
+    offsets = np.random.default_rng(3).uniform(0.5, 1.5, size=(2, 2, STEPS, len(CHANNELS))).cumsum(axis=1)
+    intervals = Intervals((80.0, 95.0), -offsets[0], offsets[1], np.array([0.5, 0.6, 0.7]), num_windows=44)
+    return replace(bundle, intervals=intervals)

@@ -23,6 +23,7 @@ from stanhop.forecasting import batch
 from stanhop.forecasting.batch import Event, RefusedInputsError, forecast_files, resolve_inputs
 from stanhop.forecasting.bundle import Bundle, load_bundle, save_bundle
 from stanhop.forecasting.forecaster import Forecaster
+from stanhop.forecasting.intervals import Prediction
 from stanhop.series.load import read_series_file
 from stanhop.storage import locked, write_bytes
 
@@ -378,14 +379,14 @@ def test_a_file_that_does_not_fit_the_model_is_refused_by_name(
 def test_a_forecast_that_is_not_finite_is_listed_and_not_written(
     bundle: Bundle, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    predict = Forecaster.predict
+    predict = Forecaster.predict_all
     calls: list[int] = []
 
-    def spoiled(self: Forecaster, contexts: np.ndarray) -> np.ndarray:
+    def spoiled(self: Forecaster, contexts: np.ndarray) -> Prediction:
         calls.append(1)
-        return predict(self, contexts) * (np.inf if len(calls) == 2 else 1)
+        return Prediction(predict(self, contexts).forecast * (np.inf if len(calls) == 2 else 1))
 
-    monkeypatch.setattr(Forecaster, "predict", spoiled)
+    monkeypatch.setattr(Forecaster, "predict_all", spoiled)
     with pytest.raises(RefusedInputsError):
         forecast_files(bundle, [folder], tmp_path / "out")
     (error,) = errors_of(tmp_path / "out")
@@ -671,3 +672,17 @@ def test_a_model_directory_is_read_once_for_all_files(
     monkeypatch.setattr(batch, "load_bundle", load)
     forecast_files(tmp_path / "model", [folder], tmp_path / "out")
     assert len(loads) == 1
+
+
+def test_bounds_are_written_beside_each_forecast_and_made_anew_when_asked_for(
+    interval_bundle: Bundle, folder: Path, tmp_path: Path
+) -> None:
+    first = forecast_files(interval_bundle, [folder / "a.csv"], tmp_path / "out")
+    second = forecast_files(interval_bundle, [folder / "a.csv"], tmp_path / "out", levels=(80.0,))
+    assert (len(first.written), len(second.written), len(second.skipped)) == (1, 1, 0)
+    frame = pd.read_csv(tmp_path / "out" / "a.csv")
+    assert list(frame.columns)[1:4] == ["flow", "flow-lo-80", "flow-hi-80"]
+    assert (frame["rain-lo-80"] < frame["rain"]).all()
+    assert (frame["rain"] < frame["rain-hi-80"]).all()
+    again = forecast_files(interval_bundle, [folder / "a.csv"], tmp_path / "out", levels=(80.0,))
+    assert (len(again.written), len(again.skipped)) == (0, 1)

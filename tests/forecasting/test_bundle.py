@@ -240,8 +240,8 @@ def test_the_manifest_lists_the_files_of_the_format_and_no_others(model: Path, n
 
 
 def test_a_newer_format_asks_for_an_upgrade(model: Path) -> None:
-    sign(model, format_version=3)
-    assert refused(model, "format version 3; this program reads up to 2").fix == "upgrade stanhop"
+    sign(model, format_version=4)
+    assert refused(model, "format version 4; this program reads up to 3").fix == "upgrade stanhop"
 
 
 @pytest.mark.parametrize(
@@ -423,3 +423,62 @@ def test_scalers_that_do_not_fit_are_refused(model: Path, scalers: dict[str, Any
     (model / "scaler.json").write_bytes(as_json({"scalers": scalers}))
     sign(model)
     refused(model, rf"scaler\.json: .*{match}")
+
+
+def test_intervals_come_back_as_they_were_saved(interval_bundle: Bundle, tmp_path: Path) -> None:
+    save_bundle(tmp_path / "model", interval_bundle)
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == sorted([*FILES, "intervals.json"])
+    assert json.loads((tmp_path / "model" / "manifest.json").read_bytes())["format_version"] == 3
+    loaded, saved = load_bundle(tmp_path / "model").intervals, interval_bundle.intervals
+    assert loaded is not None
+    assert saved is not None
+    assert (loaded.levels, loaded.num_windows) == (saved.levels, saved.num_windows)
+    for name in ("lower", "upper", "floor"):
+        assert np.array_equal(getattr(loaded, name), getattr(saved, name)), name
+
+
+def test_a_directory_of_the_time_before_intervals_loads(bundle: Bundle, model: Path) -> None:
+    def forget(config: dict[str, Any]) -> None:
+        for key in ("levels", "head"):
+            del config["run"]["model"][key]
+
+    change_config(model, forget)
+    loaded = load_bundle(model)
+    assert loaded.intervals is None
+    context = torch.randn(2, 37, 3, dtype=torch.float64)
+    assert torch.equal(loaded.network(context), bundle.network(context))
+
+
+def change_intervals(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    plain = json.loads((path / "intervals.json").read_bytes())
+    change(plain)
+    (path / "intervals.json").write_text(json.dumps(plain))
+    manifest = json.loads((path / "manifest.json").read_bytes())
+    content = (path / "intervals.json").read_bytes()
+    entry = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    sign(path, files={**manifest["files"], "intervals.json": entry})
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda plain: plain["lower"].pop(), "are not those of 2 levels, 11 steps and 3 channels"),
+        (lambda plain: plain["upper"][0][3].pop(), "are not those of 2 levels, 11 steps and 3 channels"),
+        (lambda plain: plain["floor"].append(1.0), "are not those of 2 levels, 11 steps and 3 channels"),
+        (lambda plain: plain.update(floor=[0.5, 0.0, 0.5]), "'floor.1': input should be greater than 0"),
+        (lambda plain: plain.update(levels=[95.0, 80.0]), "levels must be between 0 and 100, ascending"),
+        (lambda plain: plain.update(levels=[80.0, 100.0]), "levels must be between 0 and 100"),
+        (lambda plain: plain.update(code="import os"), "'code': unknown key"),
+        (lambda plain: plain["lower"][0][0].__setitem__(0, float("nan")), "should be a finite number"),
+    ],
+)
+def test_intervals_that_do_not_fit_are_refused(
+    interval_bundle: Bundle, tmp_path: Path, change: Callable[[dict[str, Any]], object], match: str
+) -> None:
+    save_bundle(tmp_path / "model", interval_bundle)
+    change_intervals(tmp_path / "model", change)
+    assert refused(tmp_path / "model", match).file == str(tmp_path / "model" / "intervals.json")
+
+
+def test_the_digest_changes_with_the_intervals(bundle: Bundle, interval_bundle: Bundle) -> None:
+    assert bundle_digest(interval_bundle) != bundle_digest(bundle)

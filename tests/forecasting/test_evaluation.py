@@ -14,6 +14,7 @@ from stanhop.config import SplitConfig
 from stanhop.errors import Code, DataError
 from stanhop.forecasting import metrics
 from stanhop.forecasting.bundle import Bundle
+from stanhop.forecasting.calibration import calibrate
 from stanhop.forecasting.evaluation import Evaluation, evaluate
 from stanhop.forecasting.forecaster import Forecaster
 from stanhop.series.frame import Layout, Series, SeriesSet
@@ -184,3 +185,45 @@ def test_the_split_is_the_one_of_the_model(bundle: Bundle, series_set: SeriesSet
     evaluation: Evaluation = evaluate(other, series_set)
     assert evaluation.num_windows == 29 - STEPS + 1
     assert evaluation.split == "test"
+
+
+def test_coverage_width_and_score_are_counted_over_every_window(
+    interval_bundle: Bundle, make_series: Callable[..., Series]
+) -> None:
+    series = make_series(ROWS)
+    found = evaluate(interval_bundle, set_of(series), levels=(80.0, 95.0))
+    forecaster, scaler = Forecaster(interval_bundle, levels=(80.0, 95.0)), interval_bundle.scalers[""]
+    for place, level in enumerate((80.0, 95.0)):
+        hits, widths, scores = [], [], []
+        for origin in range(TEST.start, TEST.stop - STEPS + 1):
+            history = Series("", series.times[:origin], series.values[:origin], series.channels)
+            forecast = forecaster.forecast(history)
+            target = series.values[origin : origin + STEPS]
+            lower, upper = forecast.lower[place], forecast.upper[place]
+            hits.append((lower <= target) & (target <= upper))
+            widths.append(upper - lower)
+            outside = np.maximum(lower - target, 0) + np.maximum(target - upper, 0)
+            scores.append((upper - lower + 2 / (1 - level / 100) * outside) / scaler.deviation)
+        assert found.metrics[f"coverage_{level:g}"] == pytest.approx(np.mean(hits))
+        assert found.metrics[f"width_{level:g}"] == pytest.approx(np.mean(widths), rel=1e-5)
+        assert found.metrics[f"winkler_{level:g}_scaled"] == pytest.approx(np.mean(scores), rel=1e-5)
+        assert found.per_channel["rain"][f"coverage_{level:g}"] == pytest.approx(np.stack(hits)[..., 2].mean())
+        assert len(found.per_step[f"coverage_{level:g}"]) == STEPS
+    assert not any(name.startswith("adaptive") for name in found.metrics)
+
+
+def test_intervals_that_the_model_lacks_are_calibrated_on_the_validation_rows(
+    bundle: Bundle, interval_bundle: Bundle, series_set: SeriesSet
+) -> None:
+    expected = replace(bundle, intervals=calibrate(bundle, series_set, levels=(90.0,)))
+    for model in (bundle, interval_bundle):
+        found = evaluate(model, series_set, levels=(90.0,)).metrics["coverage_90"]
+        assert found == evaluate(expected, series_set, levels=(90.0,)).metrics["coverage_90"]
+
+
+def test_adaptive_intervals_are_measured_beside_the_others(interval_bundle: Bundle, series_set: SeriesSet) -> None:
+    plain = evaluate(interval_bundle, series_set, levels=(80.0,))
+    both = evaluate(interval_bundle, series_set, levels=(80.0,), is_adaptive=True, batch_size=7)
+    assert both.metrics["coverage_80"] == plain.metrics["coverage_80"]
+    assert both.metrics["adaptive_width_80"] != both.metrics["width_80"]
+    assert 0 <= both.metrics["adaptive_coverage_80"] <= 1

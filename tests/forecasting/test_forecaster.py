@@ -326,3 +326,29 @@ def test_a_network_that_cannot_be_compiled_is_a_matter_of_the_machine(
     monkeypatch.setattr(torch, "compile", fail)
     with pytest.raises(MachineError, match=r"cannot compile the network: .*; install a C\+\+ compiler, or leave"):
         Forecaster(bundle, device="cpu", is_compiled=True).forecast(make_series())
+
+
+def test_bounds_are_in_original_units_and_in_the_history_s_order_of_channels(
+    interval_bundle: Bundle, make_series: Callable[..., Series]
+) -> None:
+    series = make_series(CONTEXT)
+    swapped = Series("", series.times, np.ascontiguousarray(series.values[:, ::-1]), series.channels[::-1])
+    forecast = Forecaster(interval_bundle, levels=(95.0, 80.0)).forecast(series)
+    assert forecast.levels == (80.0, 95.0)
+    intervals, scaler = interval_bundle.intervals, interval_bundle.scalers[""]
+    assert intervals is not None
+    scale = scaler.transform(series.values).std(axis=0) + intervals.floor
+    expected = forecast.values + scaler.deviation * scale * intervals.upper
+    np.testing.assert_allclose(forecast.upper, expected, rtol=1e-6)
+    assert (forecast.lower[1] < forecast.lower[0]).all()
+    other = Forecaster(interval_bundle, levels=(80.0, 95.0)).forecast(swapped)
+    np.testing.assert_allclose(other.lower[..., ::-1], forecast.lower)
+    together = Forecaster(interval_bundle, levels=(80.0, 95.0)).forecast_all([series, swapped])
+    np.testing.assert_allclose(together[1].upper, other.upper, rtol=1e-4)
+
+
+def test_intervals_that_the_model_does_not_have_are_refused(bundle: Bundle, interval_bundle: Bundle) -> None:
+    with pytest.raises(UsageError, match="no interval of 90 %, only of 80, 95"):
+        Forecaster(interval_bundle, levels=(90.0,))
+    with pytest.raises(UsageError, match=r"no prediction intervals.*; train again with --levels"):
+        Forecaster(bundle, levels=(80.0,))

@@ -78,3 +78,13 @@ def test_a_loss_plot_takes_any_number_of_epochs(train: list[float], validation: 
     content = loss_plot(train, validation, loss="MAE, scaled")
     if len(train) > 1:
         assert has_colour(content, plots.HISTORY_COLOUR)
+
+
+def test_a_plot_shows_a_band_for_each_level(interval_bundle: Bundle, make_series: Callable[..., Series]) -> None:
+    series = make_series(101)
+    shares = []
+    for levels in ((), (80.0,), (80.0, 95.0)):
+        picture = pixels(forecast_plot(series, Forecaster(interval_bundle, levels=levels).forecast(series)))
+        red, green, blue = np.moveaxis(picture, -1, 0)
+        shares.append(np.mean((red > green + 15) & (green > blue)))  # tints of the forecast's colour
+    assert shares[0] < shares[1] < shares[2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stanhop.config import DataConfig
+from stanhop.errors import DataError
 from stanhop.forecasting.forecaster import Forecast
 from stanhop.forecasting.tables import (
+    TableFormat,
     csv_bytes,
     escape_formula,
     forecast_frame,
@@ -145,3 +148,32 @@ def test_a_parquet_table_keeps_ids_and_times_typed(tmp_path: Path) -> None:
 def test_the_same_forecasts_give_the_same_bytes(table_format: str) -> None:
     one, two = (table_bytes([forecast_of("x")], LONG, table_format=table_format) for _ in range(2))
     assert one == two
+
+
+def with_bounds(forecast: Forecast, *levels: float) -> Forecast:
+    margins = np.array(levels)[:, None, None]
+    return replace(forecast, levels=levels, lower=forecast.values - margins, upper=forecast.values + margins)
+
+
+@pytest.mark.parametrize("table_format", ["csv", "parquet"])
+def test_bounds_stand_beside_their_channel_level_by_level(table_format: TableFormat) -> None:
+    forecast = with_bounds(forecast_of(), 80.0, 97.5)
+    content = table_bytes([forecast], WIDE, table_format=table_format)
+    read = pd.read_csv if table_format == "csv" else pd.read_parquet
+    frame = read(io.BytesIO(content))
+    bounds = ("-lo-80", "-hi-80", "-lo-97.5", "-hi-97.5")
+    assert list(frame.columns) == ["date", "b", *(f"b{end}" for end in bounds), "a", *(f"a{end}" for end in bounds)]
+    np.testing.assert_array_equal(frame["a-lo-97.5"], forecast.values[:, 1] - 97.5)
+    np.testing.assert_array_equal(frame["b-hi-80"], forecast.values[:, 0] + 80)
+
+
+def test_bounds_of_a_long_table_with_one_channel_are_called_as_its_forecast() -> None:
+    layout = Layout("long", "ds", "unique_id", ("y",))
+    frame = forecast_frame([with_bounds(forecast_of("s", channels=("y",)), 80.0)], layout)
+    assert list(frame.columns) == ["unique_id", "ds", "stanhop", "stanhop-lo-80", "stanhop-hi-80"]
+
+
+def test_a_channel_that_is_called_as_a_bound_is_refused() -> None:
+    forecast = with_bounds(forecast_of(channels=("a", "a-lo-80")), 80.0)
+    with pytest.raises(DataError, match=r"two columns of the forecast would be called 'a-lo-80'; rename"):
+        table_bytes([forecast], WIDE, table_format="csv")

@@ -227,3 +227,36 @@ def test_levels_that_the_published_code_cannot_merge_are_refused() -> None:
     config = changed(network="published_outeffhop", instance_norm=False, merge_size=8)
     with pytest.raises(ConfigError, match=r"encoder level 2 merges 7 patches|encoder level 3 merges 1 patches"):
         build_network(config, CHANNELS)
+
+
+def test_bounds_of_a_quantile_head_never_cross_and_belong_to_the_forecast() -> None:
+    built = network(changed(head="quantile", levels=(50.0, 80.0, 95.0)), opened=True)
+    context = 40 * torch.randn(BATCH, 37, CHANNELS, dtype=torch.float64) + 7
+    forecast, lower, upper = built.with_bounds(context)
+    assert torch.equal(forecast, built(context))
+    assert lower.shape == upper.shape == (BATCH, 3, 11, CHANNELS)
+    assert lower.dtype == torch.float64
+    ladder = torch.cat([lower.flip(1), forecast[:, None], upper], dim=1)  # from the widest lower bound to the upper
+    assert (ladder.diff(dim=1) > 0).all()
+
+
+def test_bounds_move_with_the_scale_of_the_context() -> None:
+    built = network(changed(head="quantile", levels=(80.0,)), opened=True)
+    context = torch.randn(BATCH, 37, CHANNELS, dtype=torch.float64)
+    for small, large in zip(built.with_bounds(context), built.with_bounds(1000 * context - 5), strict=True):
+        torch.testing.assert_close(1000 * small - 5, large, rtol=1e-4, atol=1e-2)
+
+
+def test_a_point_network_has_no_weights_for_bounds() -> None:
+    names = set(network().state_dict())
+    assert names == {name for name in network(changed(head="quantile")).state_dict() if not name.startswith("spreads")}
+
+
+def test_a_quantile_head_needs_levels_and_our_network() -> None:
+    with pytest.raises(ValueError, match=r"head quantile needs model\.levels"):
+        changed(head="quantile", levels=())
+    with pytest.raises(ValueError, match="network published_stanhop has no head"):
+        changed(head="quantile", network="published_stanhop", separation="gsh", instance_norm=False)
+    for levels in ((95.0, 80.0), (80.0, 80.0), (0.0,), (100.0,)):
+        with pytest.raises(ValueError, match="must be between 0 and 100, ascending, each once"):
+            changed(levels=levels)

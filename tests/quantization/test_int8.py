@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 
 from stanhop.errors import ConfigError, ModelError
 from stanhop.forecasting.bundle import load_bundle, save_bundle
+from stanhop.forecasting.calibration import calibrate
 from stanhop.forecasting.evaluation import evaluate
 from stanhop.forecasting.forecaster import Forecaster
 from stanhop.model.int8 import Int8Linear, Quantization
@@ -134,3 +136,20 @@ def test_a_float_directory_stays_of_the_first_format(bundle, tmp_path: Path) -> 
     }
     assert versions == {"float": "1", "int8": "2"}
     assert "quantization" not in (tmp_path / "float" / "config.json").read_text()
+
+
+@pytest.mark.parametrize("quantization", ALL[:2])
+def test_intervals_and_the_quantile_head_are_kept(
+    make_bundle, calibration, series_set, quantization, tmp_path: Path
+) -> None:
+    floats = make_bundle(head="quantile", levels=(80.0,))
+    floats = replace(floats, intervals=calibrate(floats, series_set, levels=(80.0,)))
+    save_bundle(tmp_path / "int8", quantize_bundle(floats, quantization, calibration=calibration))
+    integers = load_bundle(tmp_path / "int8")
+    assert (tmp_path / "int8" / "manifest.json").read_text().split('"format_version": ')[1][0] == "3"
+    assert np.array_equal(integers.intervals.upper, floats.intervals.upper)
+    history = series_set.series[0]
+    expected, found = (Forecaster(each, levels=(80.0,)).forecast(history) for each in (floats, integers))
+    width = (expected.upper - expected.lower).mean()
+    assert np.abs(found.upper - expected.upper).max() < 0.2 * width
+    assert not np.array_equal(found.upper, expected.upper)

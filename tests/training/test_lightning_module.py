@@ -22,6 +22,7 @@ from stanhop.training.lightning_module import (
     RunningMean,
     cosine_factor,
     halving_factor,
+    pinball_loss,
 )
 
 CHANNELS = ("a", "b", "c")
@@ -181,3 +182,32 @@ def test_weights_that_a_step_has_spoilt_are_not_saved(config) -> None:
     module._guard.check(spoilt)
     with pytest.raises(DivergedError, match="the loss is nan at step 3"):
         module.on_save_checkpoint({})
+
+
+def test_the_pinball_loss_is_least_at_the_quantiles() -> None:
+    target = torch.linspace(0, 1, 1001, dtype=torch.float64)[:, None, None]
+
+    def loss(low: float, high: float) -> float:
+        bounds = [torch.full((1001, 1, 1, 1), value, dtype=torch.float64) for value in (low, high)]
+        return float(pinball_loss(bounds, target, levels=(80.0,)))
+
+    assert loss(0.1, 0.9) == pytest.approx(0.045, abs=1e-3)  # p (1 - p) / 2 of a uniform variable
+    for low, high in ((0.05, 0.9), (0.15, 0.9), (0.1, 0.85), (0.1, 0.95)):
+        assert loss(low, high) > loss(0.1, 0.9) + 1e-4
+
+
+def test_a_quantile_head_learns_from_the_forecast_and_from_its_bounds(config: RunConfig) -> None:
+    model = config.model.model_copy(update={"head": "quantile", "levels": (60.0, 90.0)})
+    module = module_of(config.model_copy(update={"model": model}))
+    context, target = batch_of(5)
+    loss = module.train().training_step((context, target), 0)
+    loss.backward()
+    assert all(weight.grad is not None for weight in module.network.parameters())
+    module.eval()
+    module.on_validation_epoch_start()
+    with torch.no_grad():
+        module.validation_step((context, target), 0)
+        forecast, lower, upper = module.network.with_bounds(context)  # type: ignore[operator]
+        expected = LOSSES[config.train.loss](forecast, target)
+        expected += pinball_loss([lower, upper], target, levels=(60.0, 90.0))
+    assert module.epoch_losses()["val/loss"] == pytest.approx(float(expected), rel=1e-5)
