@@ -176,9 +176,8 @@ def _with_metrics(contents: RunContents, path: Path | None) -> RunContents:
 def _with_forecasts(
     contents: RunContents, bundle: Bundle, series_set: SeriesSet, errors: Path | None, *, num_origins: int
 ) -> RunContents:
-    levels = getattr(getattr(bundle, "intervals", None), "levels", ())
-    options: dict[str, Any] = {"levels": levels} if levels else {}
-    forecaster = Forecaster(bundle, device="cpu", **options)
+    levels = () if bundle.intervals is None else bundle.intervals.levels
+    forecaster = Forecaster(bundle, device="cpu", levels=levels)
     series = series_set.series[0]
     forecaster.check_fits(series)
     origins = _test_origins(bundle, series)
@@ -223,10 +222,9 @@ def _forecast_at(forecaster: Forecaster, series: Series, origin: int, *, error: 
     order = [series.channels.index(name) for name in forecaster.bundle.channels]
     steps = len(made.values)
     first = max(0, origin - SHOWN_HISTORY * steps)
-    levels = getattr(made, "levels", ())
     bounds = {
-        level: (getattr(made, "lower")[place][:, order], getattr(made, "upper")[place][:, order])  # noqa: B009 - optional
-        for place, level in enumerate(levels)
+        level: (lower[:, order], upper[:, order])
+        for level, lower, upper in zip(made.levels, made.lower, made.upper, strict=True)
     }
     return ForecastAt(
         series_id=series.id,

@@ -152,7 +152,7 @@ def test_names_inside_figures_are_used_once(text: str) -> None:
 
 
 def test_intervals_are_drawn_where_a_forecast_has_them(contents: RunContents) -> None:
-    first = contents.forecasts[0]
+    first = dataclasses.replace(contents.forecasts[0], bounds={})
     bounds = {80.0: (first.forecast - 1, first.forecast + 1), 95.0: (first.forecast - 2, first.forecast + 2)}
     without, with_them = (
         page(dataclasses.replace(bare(contents), forecasts=(each,)))
