@@ -60,6 +60,24 @@ def write_text(path: Path, content: str) -> None:
     write_bytes(path, content.encode("utf-8", errors="surrogatepass"))
 
 
+def append_line(path: Path, line: str) -> None:
+    """Add ``line`` to the text file at ``path``, durably.
+
+    A process that is killed leaves a part of its line at most, and the next one begins its own on a line of its own.
+
+    Raises:
+        MachineError: as ``write_bytes``.
+    """
+    with _reported(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+        with os.fdopen(os.open(path, flags, 0o600), "r+b") as file:
+            is_cut = file.seek(0, os.SEEK_END) > 0 and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n"
+            file.write(f"{chr(10) if is_cut else ''}{line}\n".encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+
 def write_directory(path: Path, files: Mapping[str, bytes], *, overwrite: bool = False) -> None:
     """Put a directory of ``files`` (plain names) at ``path``, all of them or none.
 

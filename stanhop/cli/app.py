@@ -17,7 +17,20 @@ import typer
 from typer.exceptions import TyperException
 
 import stanhop
-from stanhop.cli import bench, config, data, doctor, evaluate, forecast, outliers, quantize, report, runs, train
+from stanhop.cli import (
+    bench,
+    config,
+    data,
+    doctor,
+    evaluate,
+    forecast,
+    outliers,
+    quantize,
+    report,
+    runs,
+    tracking,
+    train,
+)
 from stanhop.cli.output import Format, Output
 from stanhop.errors import Code, InternalError, MachineError, UsageError, UserError, masked, quoted
 from stanhop.storage import write_text
@@ -28,6 +41,7 @@ for verb in (train, forecast, evaluate, quantize, outliers, report, doctor):
 app.add_typer(data.app, name="data")
 app.add_typer(config.app, name="config")
 app.add_typer(runs.app, name="runs")
+app.add_typer(tracking.app, name="tracking")
 app.add_typer(bench.app, name="bench")
 
 
@@ -158,7 +172,7 @@ def _usage_error(caught: TyperException) -> UsageError:
     fix = f"did you mean {possible[0]}?" if possible else f"see {command} --help"
     if "Did you mean" in problem:
         problem, _, guess = problem.partition(". Did you mean ")
-        fix = f"did you mean {guess}"
+        fix = f"did you mean {guess.split(',')[0].rstrip('?')}?"
     return UsageError(Code.USAGE, problem[:1].lower() + problem[1:], fix=fix)
 
 

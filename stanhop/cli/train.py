@@ -61,7 +61,14 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --output, or the last one of these data.")
     ] = False,
+    strict_resume: Annotated[
+        bool,
+        typer.Option("--strict-resume", help="Resume, but not where last bits may differ (threads, versions)."),
+    ] = False,
     overwrite: Overwrite = False,
+    require_tracking: Annotated[
+        bool, typer.Option("--require-tracking", help="Do not train without the tracking server (exit code 4).")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be read and written.")] = False,
     no_progress: NoProgress = False,
     *,
@@ -74,7 +81,7 @@ def train(
 
     Example: stanhop train --data sales.csv --prediction-length 48 --set model.num_heads=8
     """
-    if resume and data is None and not (preset or files) and run_path is not None:
+    if (resume or strict_resume) and data is None and not (preset or files) and run_path is not None:
         files = [path for path in [run_path / RUN_CONFIG] if path.exists()]
     layers = run_layers(
         data=data,
@@ -88,7 +95,7 @@ def train(
         fix = "add --data NAME or --data FILE; `stanhop data list` shows the names"
         raise UsageError(Code.USAGE, "no data set or file is given", fix=fix)
     config = resolve(layers)
-    run_path = run_path or _default_run_path(config.data.source, resume=resume)
+    run_path = run_path or _default_run_path(config.data.source, resume=resume or strict_resume)
     if dry_run:
         _print_plan(config, layers, run_path, output)
         return
@@ -99,9 +106,11 @@ def train(
     result = fit(
         config,
         run_path=run_path,
-        resume=resume,
+        resume=resume or strict_resume,
         overwrite=overwrite,
         progress=shows_progress,
+        require_tracking=require_tracking,
+        strict_resume=strict_resume,
         preset=preset_of(layers),
     )
     _print_result(result, output)

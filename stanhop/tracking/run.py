@@ -1,6 +1,7 @@
 """One MLflow run: what is recorded about a training, so that it can be found, compared and repeated.
 
-Once the run is open, tracking never stops training: the first call that fails is reported, the later ones are not made.
+Tracking never stops training: what a store that does not answer cannot be told is kept beside the runs, and sent when
+it is back (``unsent``).
 """
 
 from __future__ import annotations
@@ -14,16 +15,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import stanhop
 from stanhop.config import RunConfig, flatten
-from stanhop.errors import StoppedError, masked
+from stanhop.errors import MachineError, StoppedError, masked
 from stanhop.resources import PACKAGE
 from stanhop.series.frame import SeriesSet
-from stanhop.storage import is_alive, temporary_folder, write_bytes
+from stanhop.storage import is_alive
+from stanhop.tracking import events
 from stanhop.tracking.names import PARENT_TAG
-from stanhop.tracking.store import Store, reason
+from stanhop.tracking.store import Store, open_again, reason
+from stanhop.tracking.unsent import PREFIX, Unsent, find_record, known_steps, send, send_all
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +34,9 @@ LONGEST_PARAMETER = 6000  # MLflow's limit
 LONGEST_DIGEST = 36  # MLflow's limit for that of a data set
 HOST_TAG = "stanhop.host"
 PROCESS_TAG = "stanhop.process"
+RETRY_S = 300.0
+"""How often a store that does not answer is asked again: a try may take ten seconds of the training."""
+SEND_LATER = "the next run that reaches the store sends it, or `stanhop tracking send`"
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 
@@ -41,35 +47,39 @@ class TrackedRun:
         store: The store that holds it; None records nothing.
         run_id: Its id in the store.
         last_steps: The last step of each metric that the store has already, so that a resumed run repeats none.
+        name: What people call it.
+        unsent: Where what happens is kept while the store does not answer; None while it does.
     """
 
-    def __init__(self, store: Store | None, run_id: str | None, last_steps: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        store: Store | None,
+        run_id: str | None,
+        last_steps: Mapping[str, int] | None = None,
+        *,
+        name: str = "",
+        unsent: Unsent | None = None,
+    ) -> None:
         self._store = store
-        self._is_lost = False
         self._last_steps = dict(last_steps or {})
+        self._name = name
+        self._unsent = unsent
+        self._is_lost = False
+        self._tried_s = time.monotonic()
         self.run_id = run_id
 
     def log_config(self, config: RunConfig) -> None:
         """Record every key of ``config`` as a parameter, by its dotted name."""
         values = {key: masked(str(value)) for key, value in flatten(config.model_dump(mode="json")).items()}
-
-        def log(client: Any) -> None:
-            from mlflow.entities import Param
-
-            client.log_batch(self.run_id, params=[Param(key, values[key][:LONGEST_PARAMETER]) for key in values])
-
-        self._attempt(log)
+        self._tell(events.params({key: value[:LONGEST_PARAMETER] for key, value in values.items()}))
 
     def log_data(self, series_set: SeriesSet, *, name: str, source: str) -> None:
         """Record which data were used, as an input of the run."""
         num_rows = sum(len(series) for series in series_set.series)
         profile = {"num_series": len(series_set.series), "num_rows": num_rows, "frequency": series_set.frequency}
         columns = [{"name": channel, "type": "double", "required": True} for channel in series_set.channels]
-
-        def log(client: Any) -> None:
-            from mlflow.entities import Dataset, DatasetInput, InputTag
-
-            data = Dataset(
+        self._tell(
+            events.inputs(
                 name=name,
                 digest=series_set.fingerprint[:LONGEST_DIGEST],
                 source_type="local",
@@ -77,81 +87,103 @@ class TrackedRun:
                 schema=json.dumps({"mlflow_colspec": columns}),
                 profile=json.dumps(profile),
             )
-            context = InputTag("mlflow.data.context", "train, validation, test")
-            client.log_inputs(self.run_id, datasets=[DatasetInput(data, tags=[context])])
-
-        self._attempt(log)
+        )
 
     def log_metrics(self, metrics: Mapping[str, float], *, step: int = 0) -> None:
         """Record ``metrics`` at ``step`` (the epoch), but infinite ones: MLflow would store another number for them."""
         infinite = sorted(name for name, value in metrics.items() if math.isinf(value))
         if infinite:
             logger.warning("%s is infinite and not recorded in MLflow", ", ".join(infinite))
-        unknown = {
-            name: value
-            for name, value in metrics.items()
-            if name not in infinite and step > self._last_steps.get(name, -1)
-        }
-
-        def log(client: Any) -> None:
-            from mlflow.entities import Metric
-
-            now_ms = int(time.time() * 1000)
-            client.log_batch(self.run_id, metrics=[Metric(name, unknown[name], now_ms, step) for name in unknown])
-
-        self._attempt(log)
+        finite = {name: value for name, value in metrics.items() if name not in infinite}
+        self._tell(events.metrics(finite, step=step))
 
     def log_file(self, path: Path) -> None:
         """Keep a copy of the file at ``path``."""
-        self._attempt(lambda client: client.log_artifact(self.run_id, str(path)))
+        self._tell(events.file(path))
 
     def log_content(self, name: str, content: bytes) -> None:
         """Keep ``content`` as a file called ``name``."""
-
-        def log(client: Any) -> None:
-            with temporary_folder() as folder:
-                write_bytes(folder / name, content, durable=False)
-                client.log_artifact(self.run_id, str(folder / name))
-
-        self._attempt(log)
+        self._tell(events.content(name, content))
 
     def log_folder(self, path: Path) -> None:
         """Keep a copy of the folder at ``path``, under its own name."""
-        self._attempt(lambda client: client.log_artifacts(self.run_id, str(path), artifact_path=path.name))
+        self._tell(events.folder(path))
 
     def log_model(self, path: Path, *, name: str, params: Mapping[str, str], metrics: Mapping[str, float]) -> None:
         """Record the model directory at ``path`` as a logged model of its own, so that MLflow ranks it with others.
 
         The directory is kept as it is; its ``metrics`` belong to the run and to the model.
         """
-        finite = {key: value for key, value in metrics.items() if math.isfinite(value)}
-
-        def log(client: Any) -> None:
-            run = client.get_run(self.run_id)
-            model = client.create_logged_model(
-                run.info.experiment_id, name=name, source_run_id=self.run_id, params=dict(params), tags=run.data.tags
-            )
-            client.log_model_artifacts(model.model_id, str(path))
-            for key, value in finite.items():
-                client.log_metric(self.run_id, key, value, model_id=model.model_id)
-            client.finalize_logged_model(model.model_id, "READY")
-
-        self._attempt(log)
+        self._tell(events.model(path, name=name, params=params, metrics=metrics))
 
     def finish(self, status: Status) -> None:
-        """Close the run; tried also when the store was lost on the way."""
-        self._is_lost = False
-        self._attempt(lambda client: client.set_terminated(self.run_id, status=status))
+        """Close the run, and try once more to send what is unsent."""
+        self._tell(events.finish(status))
+        if self._unsent is None or self._store is None or self._is_lost:
+            return
+        self._send()
+        if self._unsent is not None:
+            logger.warning("MLflow: run %s is kept in %s; %s", self._name, self._unsent.path, SEND_LATER)
 
-    def _attempt(self, call: Callable[[Any], object]) -> None:  # an MlflowClient, which has no types
-        """Do ``call`` with the store's client; if it fails, say so and record nothing more."""
+    def _tell(self, event: events.Event) -> None:
+        """Tell the store, or keep it until the store answers."""
         if self._store is None or self._is_lost:
             return
+        if self._unsent is not None and time.monotonic() - self._tried_s > RETRY_S:
+            self._send()
+        if self._unsent is None:
+            try:
+                events.tell(event, self._store.client, str(self.run_id), self._last_steps)
+                return
+            except Exception as error:  # MLflow, SQLAlchemy, requests and boto each raise their own
+                if events.is_refusal(error):
+                    logger.warning("MLflow refuses %s: %s", event["kind"], reason(error))
+                    return
+                self._begin_to_keep(error)
+        self._keep(event)
+
+    def open_unsent(self, tags: Mapping[str, str]) -> None:
+        """Begin the file of a run whose store does not answer; until it does, the file's name stands for its id."""
+        store, unsent, known = self._store, self._unsent, self.run_id
+        assert store is not None
+        assert unsent is not None
+        self.run_id = known or f"{PREFIX}{unsent.record}"
+        self._guarded(lambda file: file.begin(store, run_id=known, name=self._name, tags=tags))
+
+    def _begin_to_keep(self, error: Exception) -> None:
+        store = self._store
+        assert store is not None
+        logger.warning("MLflow: %s; what follows of this run is kept in %s", reason(error), store.unsent_folder)
+        self._tried_s = time.monotonic()
+        self._unsent = Unsent.of(store.unsent_folder)
+        self._guarded(lambda unsent: unsent.begin(store, run_id=self.run_id, name=self._name, tags={}))
+
+    def _keep(self, event: events.Event) -> None:
+        self._guarded(lambda unsent: unsent.add(event))
+
+    def _guarded(self, write: Callable[[Unsent], None]) -> None:
+        """Write what is unsent; where that is not possible either, say so and record nothing more."""
+        if self._unsent is None or self._is_lost:
+            return
         try:
-            call(self._store.client)
-        except Exception as error:  # MLflow, SQLAlchemy, requests and boto each raise their own
+            write(self._unsent)
+        except MachineError as error:
             self._is_lost = True
-            logger.warning("MLflow: %s; what follows of this run is not recorded, and not sent later", reason(error))
+            logger.warning("MLflow: %s; what follows of this run is not recorded", error.message)
+
+    def _send(self) -> None:
+        """Send what is unsent, if the store answers again."""
+        store, unsent = self._store, self._unsent
+        assert store is not None
+        assert unsent is not None
+        self._tried_s = time.monotonic()
+        try:
+            store = open_again(store)
+            sent = send(unsent, store, is_over=False)
+        except Exception as error:  # as above
+            logger.info("MLflow: %s", reason(error))
+            return
+        self._store, self._unsent, self.run_id, self._last_steps = store, None, sent.run_id, sent.last_steps
 
 
 def start_run(
@@ -164,24 +196,44 @@ def start_run(
 ) -> TrackedRun:
     """Begin a run, or go on with the one called ``run_id`` if the store still has it; either is a part of the parent.
 
-    Runs that dead processes of this machine left open are closed as KILLED on the way.
+    On the way runs that dead processes of this machine left open are closed as KILLED, and what could not be sent
+    before is sent.  A store that does not answer is told later.
     """
     if store is None:
         return TrackedRun(None, None)
     if parent_run_id is not None:
         tags = {**tags, PARENT_TAG: parent_run_id}
     all_tags = {**tags, HOST_TAG: socket.gethostname(), PROCESS_TAG: str(os.getpid()), "mlflow.source.name": "stanhop"}
-    try:
-        reopened = None if run_id is None else _reopen(store, run_id, all_tags)
-        if store.is_local:
-            _close_runs_of_dead_processes(store)
-        if reopened is not None:
-            return reopened
-        started = store.client.create_run(store.experiment_id, run_name=name, tags=all_tags)
-    except Exception as error:  # as in TrackedRun._attempt
-        logger.warning("MLflow: %s; this run is not recorded, and not sent later either", reason(error))
-        return TrackedRun(None, None)
-    return TrackedRun(store, started.info.run_id)
+    if store.is_reachable:
+        try:
+            return _start(store, name=name, tags=all_tags, run_id=run_id)
+        except Exception as error:  # as in TrackedRun._tell
+            logger.warning("MLflow: %s; this run is kept in %s", reason(error), store.unsent_folder)
+    return _start_unsent(store, name=name, tags=all_tags, run_id=run_id)
+
+
+def _start(store: Store, *, name: str, tags: Mapping[str, str], run_id: str | None) -> TrackedRun:
+    num_sent = send_all(store)
+    if num_sent:
+        logger.warning("MLflow: sent %d run%s that it had missed", num_sent, "s" * (num_sent != 1))
+    if run_id is not None and run_id.startswith(PREFIX):
+        run_id = find_record(store, run_id.removeprefix(PREFIX))
+    reopened = None if run_id is None else _reopen(store, run_id, tags, name=name)
+    if store.is_local:
+        _close_runs_of_dead_processes(store)
+    if reopened is not None:
+        return reopened
+    started = store.client.create_run(store.experiment_id, run_name=name, tags=dict(tags))
+    return TrackedRun(store, started.info.run_id, name=name)
+
+
+def _start_unsent(store: Store, *, name: str, tags: Mapping[str, str], run_id: str | None) -> TrackedRun:
+    """A run that the store does not know of yet, or does not answer for."""
+    is_unsent = run_id is not None and run_id.startswith(PREFIX)
+    unsent = Unsent.of(store.unsent_folder, str(run_id).removeprefix(PREFIX) if is_unsent else None)
+    run = TrackedRun(store, None if is_unsent else run_id, name=name, unsent=unsent)
+    run.open_unsent(tags)
+    return run
 
 
 @contextmanager
@@ -225,19 +277,18 @@ def git_commit(checkout: Path) -> str | None:
     return next((line.split()[0] for line in packed if line.endswith(f" {reference}")), None)
 
 
-def _reopen(store: Store, run_id: str, tags: Mapping[str, str]) -> TrackedRun | None:
-    from mlflow.exceptions import MlflowException
-
+def _reopen(store: Store, run_id: str, tags: Mapping[str, str], *, name: str) -> TrackedRun | None:
     try:
-        metrics = store.client.get_run(run_id).data.metrics
-    except MlflowException:
+        last_steps = known_steps(store, run_id)
+    except Exception as error:
+        if not events.is_refusal(error):
+            raise
         logger.warning("MLflow no longer has run %s; a new run is recorded", run_id)
         return None
     store.client.update_run(run_id, status="RUNNING")
     for key, value in tags.items():
         store.client.set_tag(run_id, key, value)
-    last_steps = {name: max(entry.step for entry in store.client.get_metric_history(run_id, name)) for name in metrics}
-    return TrackedRun(store, run_id, last_steps)
+    return TrackedRun(store, run_id, last_steps, name=name)
 
 
 def _close_runs_of_dead_processes(store: Store) -> None:

@@ -13,7 +13,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlruns"
+UNSENT = "mlflow-unsent"
+"""Folder of what a store that does not answer will be told later."""
 SQLITE = "sqlite:///"
 SERVERS = ("http", "https", "databricks", "postgresql", "mysql", "mssql")
 START_TIMEOUT_S = 10.0
@@ -57,11 +59,19 @@ class Store:
         client: MLflow's client, bound to the store.
         experiment_id: The experiment that runs go to.
         is_local: Whether the store is a file of this machine.
+        uri: Its address.
+        experiment: Name of the experiment.
+        unsent_folder: Where is kept what it could not be told.
+        is_reachable: Whether it answered; otherwise ``client`` and ``experiment_id`` mean nothing.
     """
 
     client: MlflowClient
     experiment_id: str
     is_local: bool
+    uri: str
+    experiment: str
+    unsent_folder: Path = Path(UNSENT)
+    is_reachable: bool = True
 
 
 def store_uri(tracking: TrackingConfig, *, folder: Path) -> str:
@@ -81,7 +91,7 @@ def store_uri(tracking: TrackingConfig, *, folder: Path) -> str:
     raise ConfigError(Code.TRACKING, problem, fix=fix)
 
 
-def open_store(tracking: TrackingConfig, *, folder: Path, is_required: bool = False) -> Store | None:
+def open_store(tracking: TrackingConfig, *, folder: Path, is_required: bool = False) -> Store:
     """Open the store that ``tracking`` names and find or make its experiment.
 
     Args:
@@ -90,7 +100,7 @@ def open_store(tracking: TrackingConfig, *, folder: Path, is_required: bool = Fa
         is_required: Whether a server that does not answer is an error; otherwise it is a warning.
 
     Returns:
-        The store, or None if it is a server that does not answer.
+        The store; one that is not reachable if it is a server that does not answer.
 
     Raises:
         ConfigError: the address cannot be one of a store.
@@ -99,16 +109,35 @@ def open_store(tracking: TrackingConfig, *, folder: Path, is_required: bool = Fa
     uri = store_uri(tracking, folder=folder)
     os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
     _import_mlflow()
+    unsent = folder.absolute() / UNSENT
     if uri.startswith(SQLITE):
-        return _open_file(uri, tracking.experiment)
+        return replace(_open_file(uri, tracking.experiment), unsent_folder=unsent)
     try:
-        return _within(START_TIMEOUT_S, lambda: _open(uri, tracking.experiment, artifacts=None))
+        return replace(_open_server(uri, tracking.experiment), unsent_folder=unsent)
+    except MachineError:
+        raise
     except Exception as error:  # MLflow, SQLAlchemy, requests and the drivers of databases each raise their own
         problem = f"tracking store {quoted(masked(uri))}: {reason(error)}"
         if is_required:
             raise MachineError(Code.TRACKING, problem, fix="start it, or add --no-tracking") from error
-        logger.warning("%s; this run is not recorded, and not sent later either", problem)
-        return None
+        logger.warning("%s; what is to be recorded is kept in %s", problem, unsent)
+        # nobody asks for the client of a store that is not reachable
+        return Store(None, "", False, uri, tracking.experiment, unsent, is_reachable=False)  # type: ignore[arg-type]  # as said
+
+
+def open_again(store: Store) -> Store:
+    """``store`` with a client that answers.
+
+    Raises:
+        Exception: it does not answer, as MLflow says it.
+    """
+    if store.is_local:
+        return replace(_open_file(store.uri, store.experiment), unsent_folder=store.unsent_folder)
+    return replace(_open_server(store.uri, store.experiment), unsent_folder=store.unsent_folder)
+
+
+def _open_server(uri: str, experiment: str) -> Store:
+    return _within(START_TIMEOUT_S, lambda: _open(uri, experiment, artifacts=None))
 
 
 def reason(error: BaseException) -> str:
@@ -164,12 +193,13 @@ def _open(uri: str, experiment: str, *, artifacts: Path | None) -> Store:
     if found is None:
         # Without a place of their own artifacts would go to the folder that is current when they are logged.
         place = None if artifacts is None else artifacts.as_uri()
-        return Store(client, client.create_experiment(experiment, artifact_location=place), artifacts is not None)
+        made = client.create_experiment(experiment, artifact_location=place)
+        return Store(client, made, artifacts is not None, uri, experiment)
     if found.lifecycle_stage != "active":
         problem = f"experiment {quoted(experiment)} was deleted in the tracking store"
         fix = f"name another with --experiment, or run `mlflow experiments restore -x {found.experiment_id}`"
         raise MachineError(Code.TRACKING, problem, fix=fix)
-    return Store(client, found.experiment_id, artifacts is not None)
+    return Store(client, found.experiment_id, artifacts is not None, uri, experiment)
 
 
 def _within(seconds: float, function: Callable[[], Store]) -> Store:

@@ -55,11 +55,11 @@ class Identity(Section):
             },
         )
 
-    def check_resumes(self, started: Identity, *, file: Path) -> None:
-        """Refuse to go on from a run that ``started`` otherwise; warn where only the last bits may differ.
+    def check_resumes(self, started: Identity, *, file: Path, is_strict: bool = False) -> None:
+        """Refuse to go on from a run that ``started`` otherwise; where only the last bits may differ, warn.
 
         Raises:
-            ModelError: keys of the configuration or the data differ.
+            ModelError: keys of the configuration or the data differ; if ``is_strict``, also threads and versions.
         """
         keys = sorted({*self.config, *started.config})
         differences = [
@@ -78,10 +78,13 @@ class Identity(Section):
             ("number of threads", started.num_threads, self.num_threads),
             ("versions", started.versions, self.versions),
         ):
-            if then != now:
-                logger.warning(
-                    "%s differ from the start of the run (%s, now %s): last bits may differ", name, then, now
-                )
+            if then == now:
+                continue
+            problem = f"{name} differ from the start of the run ({then}, now {now}): last bits may differ"
+            if is_strict:
+                fix = "resume with what it was started with, or leave --strict-resume out"
+                raise ModelError(Code.CHECKPOINT, problem, fix=fix, file=file)
+            logger.warning("%s", problem)
 
 
 class Entry(Section):
@@ -111,9 +114,11 @@ class CheckpointFolder:
     Args:
         path: The folder.
         identity: What the run must have in common with them.
+        is_strict: Whether to refuse to go on where the last bits may differ.
     """
 
-    def __init__(self, path: Path, *, identity: Identity) -> None:
+    def __init__(self, path: Path, *, identity: Identity, is_strict: bool = False) -> None:
+        self._is_strict = is_strict
         self.path = path
         self.run_id: str | None = None
         """MLflow's id of the run, kept so that a resumed run goes on in the same record."""
@@ -131,7 +136,7 @@ class CheckpointFolder:
             ModelError: there is none, all are damaged, or they are of a run that was started otherwise.
         """
         manifest = read_manifest(self.path)
-        self._identity.check_resumes(manifest.identity, file=self.path / MANIFEST)
+        self._identity.check_resumes(manifest.identity, file=self.path / MANIFEST, is_strict=self._is_strict)
         candidates = [name for name in (manifest.current, manifest.previous) if name is not None]
         sound = [name for name in candidates if self._is_sound(manifest, name)]
         if not sound:

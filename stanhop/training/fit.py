@@ -85,6 +85,7 @@ def fit(
     progress: bool = True,
     series_set: SeriesSet | None = None,
     require_tracking: bool = False,
+    strict_resume: bool = False,
     parent_run_id: str | None = None,
     preset: str | None = None,
 ) -> FitResult:
@@ -102,6 +103,7 @@ def fit(
         progress: Whether to show epochs, and a bar if standard error is a terminal.
         series_set: The data, if they are loaded already.
         require_tracking: Whether a tracking server that does not answer is an error.
+        strict_resume: Whether to refuse to resume with other threads or versions, by which last bits may differ.
         parent_run_id: MLflow's id of the run that this one is a part of.
         preset: Name of the preset that ``config`` began with, a tag of the run.
 
@@ -118,7 +120,7 @@ def fit(
             series_set = load_series(config.data)
         datamodule = SeriesDataModule(series_set, config)
         identity = Identity.of(config, data_sha256=series_set.fingerprint)
-        folder = CheckpointFolder(run_path / CHECKPOINTS, identity=identity)
+        folder = CheckpointFolder(run_path / CHECKPOINTS, identity=identity, is_strict=strict_resume)
         task = _Task(
             config=config,
             run_path=run_path,

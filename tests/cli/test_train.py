@@ -15,6 +15,8 @@ from stanhop.training.outcome import FitResult
 
 METRICS = {"train/loss": 0.5, "val/loss": 0.25, "test/mse_scaled": 0.125, "test/num_windows": 29.0, "time/train_s": 1.0}
 
+PLAIN = {"require_tracking": False, "strict_resume": False, "preset": None}
+
 
 class FitCalls:
     """Stands in for the training and remembers what it was asked for."""
@@ -57,13 +59,15 @@ def test_options_become_the_configuration(run: Any, fitted: FitCalls, tmp_path: 
     assert (config.data.source, config.data.separator) == ("sales.csv", ";")
     assert (config.model.prediction_length, config.model.num_heads, config.model.dropout) == (48, 2, 0.5)
     assert (config.train.seed, config.tracking.enabled) == (7, False)
-    assert fitted.options == {
-        "run_path": Path("runs/sales-1"),
-        "resume": False,
-        "overwrite": False,
-        "progress": True,
-        "preset": None,
-    }
+    expected = {"run_path": Path("runs/sales-1"), "resume": False, "overwrite": False, "progress": True, **PLAIN}
+    assert fitted.options == expected
+
+
+def test_strictness_is_passed_on(run: Any, fitted: FitCalls) -> None:
+    run("train", "--data", "x.csv", "--output", "there", "--strict-resume", "--require-tracking")
+    assert fitted.options["resume"]
+    assert fitted.options["strict_resume"]
+    assert fitted.options["require_tracking"]
 
 
 def test_the_result_is_the_model_and_its_test_metrics(run: Any, fitted: FitCalls) -> None:
@@ -87,13 +91,7 @@ def test_each_run_gets_a_folder_of_its_own(run: Any, fitted: FitCalls, elsewhere
         assert chosen.name.endswith(f"-{number}")
         (elsewhere / chosen).mkdir(parents=True)
     run("train", "--data", "x.csv", "--output", "there", "--overwrite", "--no-progress")
-    assert fitted.options == {
-        "run_path": Path("there"),
-        "resume": False,
-        "overwrite": True,
-        "progress": False,
-        "preset": None,
-    }
+    assert fitted.options == {"run_path": Path("there"), "resume": False, "overwrite": True, "progress": False, **PLAIN}
 
 
 def test_resume_goes_on_with_the_last_run_of_the_data(run: Any, fitted: FitCalls, elsewhere: Path) -> None:

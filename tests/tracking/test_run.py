@@ -20,6 +20,7 @@ from stanhop.config import ModelConfig, RunConfig, TrackingConfig, TrainConfig, 
 from stanhop.series.frame import Layout, Series, SeriesSet
 from stanhop.tracking.run import LONGEST_PARAMETER, TrackedRun, git_commit, run_tags, start_run
 from stanhop.tracking.store import Store, open_store
+from stanhop.tracking.unsent import Unsent
 
 CONFIG = RunConfig(model=ModelConfig(separation="sparse_outeffhop"), train=TrainConfig(seed=7))
 
@@ -172,26 +173,48 @@ class FailingClient:
         return fail
 
 
-def test_a_store_that_is_lost_is_reported_once_and_left_alone(caplog: pytest.LogCaptureFixture) -> None:
+def lost_store(folder: Path, client: FailingClient) -> Store:
+    return Store(client, "1", False, "http://ada:secret@127.0.0.1:9", "stanhop", folder / "mlflow-unsent")  # type: ignore[arg-type]  # as far as a run needs it
+
+
+def test_a_store_that_is_lost_is_reported_once_and_all_else_is_kept(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
     client = FailingClient()
-    run = TrackedRun(Store(client, "1", is_local=False), "abc")  # type: ignore[arg-type]  # as far as a run needs it
+    run = TrackedRun(lost_store(tmp_path, client), "abc", name="mine")
     with caplog.at_level(logging.WARNING):
         run.log_metrics({"val/loss": 0.5}, step=1)
         run.log_metrics({"val/loss": 0.25}, step=2)
         run.log_config(CONFIG)
     assert client.calls == ["log_batch"]
     (record,) = caplog.records
-    assert (
-        record.message == "MLflow: http://***@there: gone; what follows of this run is not recorded, and not sent later"
-    )
+    folder = tmp_path / "mlflow-unsent"
+    assert record.message == f"MLflow: http://***@there: gone; what follows of this run is kept in {folder}"
     run.finish("FINISHED")
-    assert client.calls == ["log_batch", "set_terminated"]
+    (kept,) = folder.iterdir()
+    events = Unsent(kept).events()
+    assert [event["kind"] for event in events] == ["run", "metrics", "metrics", "params", "finish"]
+    assert [event["values"]["val/loss"] for event in events[1:3]] == [0.5, 0.25]
+    assert "secret" not in kept.read_text()
+    assert "run mine is kept in" in caplog.text
 
 
-def test_a_store_that_is_lost_before_the_run_begins_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    store = Store(FailingClient(), "1", is_local=False)  # type: ignore[arg-type]  # as above
-    assert start_run(store, name="first", tags={}).run_id is None
-    assert "this run is not recorded" in caplog.text
+def test_a_store_that_is_lost_before_the_run_begins_is_a_warning(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    run = start_run(lost_store(tmp_path, FailingClient()), name="first", tags={})
+    assert str(run.run_id).startswith("unsent-")
+    assert "this run is kept in" in caplog.text
+
+
+def test_where_nothing_can_be_kept_either_that_is_said_and_training_goes_on(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    (tmp_path / "mlflow-unsent").write_text("a file")
+    run = start_run(lost_store(tmp_path, FailingClient()), name="first", tags={})
+    run.log_metrics({"val/loss": 0.5}, step=1)
+    run.finish("FINISHED")
+    assert caplog.text.count("what follows of this run is not recorded") == 1
 
 
 def test_without_a_store_nothing_is_done_and_mlflow_not_imported(

@@ -141,8 +141,9 @@ def test_a_deleted_experiment_is_named(tracking_folder: Path) -> None:
 
 def test_a_server_that_is_down_is_a_warning(closed_port: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        assert open_store(TrackingConfig(uri=closed_port), folder=tmp_path) is None
-    assert "this run is not recorded, and not sent later either" in caplog.text
+        opened = open_store(TrackingConfig(uri=closed_port), folder=tmp_path)
+    assert not opened.is_reachable
+    assert f"what is to be recorded is kept in {tmp_path / 'mlflow-unsent'}" in caplog.text
     assert "secret" not in caplog.text
 
 
@@ -151,7 +152,7 @@ def test_a_server_that_never_answers_does_not_hold_up_training(
 ) -> None:
     monkeypatch.setattr(store_module, "START_TIMEOUT_S", 0.5)
     began_s = time.monotonic()
-    assert open_store(TrackingConfig(uri=silent_server), folder=tmp_path) is None
+    assert not open_store(TrackingConfig(uri=silent_server), folder=tmp_path).is_reachable
     assert time.monotonic() - began_s < 3
     assert "no answer within" in caplog.text
     assert "secret" not in caplog.text

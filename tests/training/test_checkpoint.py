@@ -252,6 +252,13 @@ def test_other_threads_and_versions_are_a_warning(tmp_path: Path, caplog: pytest
     assert "versions differ" in caplog.text
 
 
+def test_strictly_other_threads_are_refused(tmp_path: Path) -> None:
+    save(folder_of(tmp_path), 10)
+    identity = folder_of(tmp_path)._identity.model_copy(update={"num_threads": 77})
+    with pytest.raises(ModelError, match=r"number of threads differ.*leave --strict-resume out"):
+        CheckpointFolder(tmp_path, identity=identity, is_strict=True).resume()
+
+
 def test_clearing_leaves_other_files_alone(tmp_path: Path) -> None:
     folder = folder_of(tmp_path)
     save(folder, 10)

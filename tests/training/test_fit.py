@@ -567,12 +567,18 @@ def test_a_broken_tracking_store_is_refused_and_leaves_no_folder(
 
 
 def test_a_server_that_is_down_does_not_keep_from_training_and_its_password_is_nowhere(
-    train: Train, tmp_path: Path, config: RunConfig, caplog: pytest.LogCaptureFixture
+    train: Train,
+    tmp_path: Path,
+    config: RunConfig,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     remote = changed(config, "tracking", enabled=True, uri="http://ada:secret@127.0.0.1:9")
     result = train(tmp_path / "run", config=changed(remote, "train", max_epochs=1))
-    assert result.run_id is None
-    assert "this run is not recorded" in caplog.text
+    assert str(result.run_id).startswith("unsent-")
+    assert "what is to be recorded is kept in" in caplog.text
+    assert len(list((tmp_path / "mlflow-unsent").iterdir())) == 1
     assert "secret" not in caplog.text
     for path in tmp_path.rglob("*"):
         assert path.is_dir() or b"secret" not in path.read_bytes(), path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import signal
 import time
@@ -10,10 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from stanhop.cli.app import main
+from stanhop.config import TrackingConfig
 from stanhop.forecasting.batch import RefusedInputsError, forecast_files
 from stanhop.forecasting.bundle import load_bundle, save_bundle
 from stanhop.quantization import compare as _preloaded  # noqa: F401 - what commands import when they run
 from stanhop.quantization import int8 as _preloaded_too  # noqa: F401 - as above
+from stanhop.tracking.run import start_run
+from stanhop.tracking.store import Store, open_store
+from stanhop.tracking.unsent import Unsent
 from stanhop.training import fit as fit_module
 from stanhop.training import outcome, saving
 from stanhop.training.checkpoint import AtomicCheckpointIO, CheckpointFolder
@@ -156,3 +161,48 @@ def audited(allowed: str, *arguments: str) -> int:
         say(f"event {event}")
     say(f"seen {found.num_seen}")
     return code
+
+
+def tracked(name: str) -> int:
+    """A run with three metrics in the store of this folder."""
+    run = start_run(open_store(TrackingConfig(), folder=Path.cwd()), name=name, tags={})
+    for step in (1, 2, 3):
+        run.log_metrics({"val/loss": 1 / step}, step=step)
+    run.finish("FINISHED")
+    return 0
+
+
+def list_runs(uri: str = "", experiment: str = "stanhop", metric: str = "val/loss") -> int:
+    """Print every run of a store with its status and the steps of its metric."""
+    store = open_store(TrackingConfig(uri=uri or None, experiment=experiment), folder=Path.cwd())
+    rows = [
+        [
+            run.info.run_name,
+            run.info.status,
+            [each.step for each in store.client.get_metric_history(run.info.run_id, metric)],
+        ]
+        for run in store.client.search_runs([store.experiment_id])
+    ]
+    say(json.dumps(rows))
+    return 0
+
+
+def unsent_struck(call: str) -> int:
+    """Three metrics while no store answers; the process dies at the ``call``-th change of the disk."""
+    faults = Faults(int(call), error=None)
+    away = Store(None, "", False, "http://127.0.0.1:9", "stanhop", Path.cwd() / "unsent", is_reachable=False)  # type: ignore[arg-type]  # nobody asks for it
+    said = os.open("said", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    with faults.installed():
+        run = start_run(away, name="mine", tags={})
+        for step in (1, 2, 3):
+            run.log_metrics({"val/loss": 1 / step}, step=step)
+            os.write(said, f"{step}\n".encode())
+    say(f"calls {len(faults.calls)}")
+    return 0
+
+
+def kept_steps() -> int:
+    """Print the steps of the metrics that were kept in this folder."""
+    files = list(Path("unsent").glob("*.jsonl"))
+    say(json.dumps([event["step"] for path in files for event in Unsent(path).events() if event["kind"] == "metrics"]))
+    return 0
