@@ -17,7 +17,7 @@ import typer
 from typer.exceptions import TyperException
 
 import stanhop
-from stanhop.cli import bench, config, data, doctor, evaluate, forecast, outliers, quantize, report, runs, train
+from stanhop.cli import bench, config, data, doctor, evaluate, export, forecast, outliers, quantize, report, runs, train
 from stanhop.cli.output import Format, Output
 from stanhop.errors import Code, InternalError, MachineError, UsageError, UserError, masked, quoted
 from stanhop.storage import write_text
@@ -28,6 +28,7 @@ for verb in (train, forecast, evaluate, quantize, outliers, report, doctor):
 app.add_typer(data.app, name="data")
 app.add_typer(config.app, name="config")
 app.add_typer(runs.app, name="runs")
+app.add_typer(export.app, name="export")
 app.add_typer(bench.app, name="bench")
 
 
