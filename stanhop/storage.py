@@ -115,6 +115,26 @@ def write_directory(path: Path, files: Mapping[str, bytes], *, overwrite: bool =
         _remove(aside)
 
 
+def copy_directory(source: Path, path: Path) -> None:
+    """Put a copy of the folder ``source``, with all its folders, at ``path``, whole or not at all.
+
+    Raises:
+        OutputError: there is something at ``path``.
+        MachineError: as ``write_bytes``.
+    """
+    refuse_existing(path)
+    with _reported(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _temporary_beside(path)
+        try:
+            shutil.copytree(source, temporary)
+            temporary.rename(path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        _synchronise_directory(path.parent)
+
+
 def refuse_existing(path: Path) -> None:
     """Raise ``OutputError`` if there is anything at ``path``, be it a broken link."""
     if os.path.lexists(path):

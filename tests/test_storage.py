@@ -309,3 +309,19 @@ def test_any_text_becomes_a_plain_file_name(text: str) -> None:
 def test_distinct_texts_have_names_that_differ_in_more_than_case(one: str, other: str) -> None:
     same = storage.safe_name(one).lower() == storage.safe_name(other).lower()
     assert same == (one == other)
+
+
+def test_a_folder_is_copied_whole_and_never_over_another(tmp_path: Path) -> None:
+    (tmp_path / "made" / "deep").mkdir(parents=True)
+    (tmp_path / "made" / "deep" / "a").write_bytes(b"abc")
+    storage.copy_directory(tmp_path / "made", tmp_path / "new" / "copy")
+    assert (tmp_path / "new" / "copy" / "deep" / "a").read_bytes() == b"abc"
+    with pytest.raises(OutputError, match="exists already"):
+        storage.copy_directory(tmp_path / "made", tmp_path / "new" / "copy")
+    assert names_in(tmp_path / "new") == ["copy"]
+
+
+def test_a_copy_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(MachineError):
+        storage.copy_directory(tmp_path / "missing", tmp_path / "copy")
+    assert names_in(tmp_path) == []

@@ -23,6 +23,7 @@ from stanhop.cli import (
     data,
     doctor,
     evaluate,
+    export,
     forecast,
     outliers,
     quantize,
@@ -42,6 +43,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(config.app, name="config")
 app.add_typer(runs.app, name="runs")
 app.add_typer(tracking.app, name="tracking")
+app.add_typer(export.app, name="export")
 app.add_typer(bench.app, name="bench")
 
 

@@ -234,8 +234,9 @@ def promote(
 
     Example: stanhop runs promote ETTh1-1 --alias champion
     """
-    from stanhop.tracking.registry import default_model_name, promote_version
+    from stanhop.tracking.registry import model_name as name_for
     from stanhop.tracking.registry import promote as promote_run
+    from stanhop.tracking.registry import promote_version
     from stanhop.tracking.search import find_runs, pick
     from stanhop.tracking.store import open_store
 
@@ -246,7 +247,9 @@ def promote(
     store = open_store(tracking, folder=Path.cwd(), is_required=True)
     assert store is not None
     if run is not None:
-        done = promote_run(store, run, name=model_name or default_model_name(run), alias=alias)
+        done = promote_run(
+            store, run, name=model_name or name_for(run.tags.get("stanhop.dataset", "model")), alias=alias
+        )
     else:
         assert model_name is not None
         done = promote_version(store, name=model_name, version=str(version), alias=alias)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -43,10 +43,29 @@ class Promotion:
         return f"models:/{self.name}@{self.alias}"
 
 
-def default_model_name(run: RunRecord) -> str:
+def model_name(dataset: str) -> str:
     """``stanhop-`` and the data set, in characters that a registry takes."""
-    data = run.tags.get("stanhop.dataset", "model").rsplit(".", 1)[0].lower()
+    data = dataset.rsplit(".", 1)[0].lower()
     return f"stanhop-{re.sub(r'[^a-z0-9_-]+', '-', data).strip('-') or 'model'}"
+
+
+def served_model_name(dataset: str) -> str:
+    """The name for models that MLflow serves: versions of one registered model are of one kind."""
+    return f"{model_name(dataset)}-served"
+
+
+def register(store: Store, run_id: str, folder: str, *, name: str, alias: Alias, tags: Mapping[str, str]) -> Promotion:
+    """Make ``folder`` among the files of a run a new version of ``name``, and give it ``alias``.
+
+    Raises:
+        DataError: the name is none that a registry takes.
+        MachineError: the registry cannot be used, or the folder is not there.
+    """
+    with _reported():
+        require_registered(store.client, name)
+        source = f"{store.client.get_run(run_id).info.artifact_uri}/{folder}"
+        version = store.client.create_model_version(name, source=source, run_id=run_id, tags=dict(tags))
+        return give_alias(store, name, str(version.version), alias, is_new=True)
 
 
 def promote(store: Store, run: RunRecord, *, name: str, alias: Alias) -> Promotion:
