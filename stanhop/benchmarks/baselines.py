@@ -39,6 +39,16 @@ BATCH = 256
 
 
 @dataclass(frozen=True)
+class Sizes:
+    """What a baseline is made for: steps in a season, of context and of the horizon, and channels."""
+
+    season: int
+    context_length: int
+    prediction_length: int
+    num_channels: int
+
+
+@dataclass(frozen=True)
 class Baseline:
     """A forecaster of sktime.
 
@@ -46,46 +56,50 @@ class Baseline:
         name: As the command line and the table call it.
         is_trained: Whether it is trained once, on the training rows, with a seed; otherwise it is fitted to the
             context of each window anew, which takes so long that only each n-th window is measured.
-        make: Makes the forecaster for a season, a horizon and a number of channels.
+        make: Makes the forecaster for ``Sizes``.
     """
 
     name: str
     is_trained: bool
-    make: Callable[[int, int, int], Any]
+    make: Callable[[Sizes], Any]
 
 
-def _naive(season: int, steps: int, channels: int) -> Any:
+def _naive(sizes: Sizes) -> Any:
     from sktime.forecasting.naive import NaiveForecaster
 
     return NaiveForecaster(strategy="last")
 
 
-def _seasonal_naive(season: int, steps: int, channels: int) -> Any:
+def _seasonal_naive(sizes: Sizes) -> Any:
     from sktime.forecasting.naive import NaiveForecaster
 
-    return NaiveForecaster(strategy="last", sp=season)
+    return NaiveForecaster(strategy="last", sp=sizes.season)
 
 
-def _theta(season: int, steps: int, channels: int) -> Any:
+def _theta(sizes: Sizes) -> Any:
     from sktime.forecasting.theta import ThetaForecaster
 
     # Values are centred at 0, so the season is taken out by hand, additively: Theta's own way multiplies.
     from sktime.transformations.detrend import Deseasonalizer
 
     theta = ThetaForecaster(deseasonalize=False)
-    return Deseasonalizer(sp=season, model="additive") * theta if season > 1 else theta
+    return Deseasonalizer(sp=sizes.season, model="additive") * theta if sizes.season > 1 else theta
 
 
-def _dlinear(season: int, steps: int, channels: int) -> Any:
+def _dlinear(sizes: Sizes) -> Any:
     from sktime.forecasting.ltsf import LTSFDLinearForecaster
 
-    return LTSFDLinearForecaster(LINEAR_CONTEXT, steps, in_channels=channels, **LINEAR_TRAINING)
+    return LTSFDLinearForecaster(
+        sizes.context_length, sizes.prediction_length, in_channels=sizes.num_channels, **LINEAR_TRAINING
+    )
 
 
-def _nlinear(season: int, steps: int, channels: int) -> Any:
+def _nlinear(sizes: Sizes) -> Any:
     from sktime.forecasting.ltsf import LTSFNLinearForecaster
 
-    return LTSFNLinearForecaster(LINEAR_CONTEXT, steps, in_channels=channels, **LINEAR_TRAINING)
+    return LTSFNLinearForecaster(
+        sizes.context_length, sizes.prediction_length, in_channels=sizes.num_channels, **LINEAR_TRAINING
+    )
 
 
 BASELINES = {
@@ -160,14 +174,10 @@ def measure_baseline(
     windows = sliding_window_view(values, length + prediction_length, axis=0)  # (windows, channels, steps), a view
     chosen = windows[origins.start - length : origins.stop - length : stride].swapaxes(1, 2)
     season = season_length(series.frequency)
-    with _quiet_sktime(), isolate_rng():
-        forecaster = _made(baseline, season, prediction_length, series.values.shape[1])
+    sizes = Sizes(season, length, prediction_length, series.values.shape[1])
+    with quiet_sktime(), isolate_rng():
         began_s = time.monotonic()
-        if baseline.is_trained:
-            torch.manual_seed(0 if seed is None else seed)
-            forecasts = _trained(forecaster, values[rows.start : rows.stop], prediction_length)
-        else:
-            forecasts = _fitted_anew(forecaster, prediction_length)
+        forecaster, forecasts = prepared(baseline, values[rows.start : rows.stop], sizes, seed=seed)
         trained_s = time.monotonic() - began_s
         errors = _errors(forecasts, chosen, length)
         seconds = trained_s if baseline.is_trained else time.monotonic() - began_s
@@ -186,9 +196,40 @@ def measure_baseline(
     )
 
 
-def _made(baseline: Baseline, season: int, steps: int, channels: int) -> Any:
+def context_length_of(baseline: Baseline, *, season: int, num_rows: int, prediction_length: int) -> int:
+    """The context that ``baseline`` gets where ``num_rows`` are known.
+
+    One that is trained has at least as many rows to learn from as its context has.
+    """
+    if baseline.is_trained:
+        return min(LINEAR_CONTEXT, (num_rows - prediction_length) // 2)
+    return min(LOCAL_SEASONS * season, num_rows)
+
+
+def prepared(baseline: Baseline, values: Values, sizes: Sizes, *, seed: int | None) -> tuple[Any, Forecasts]:
+    """The forecaster of sktime, trained if it is one that is, and what maps contexts to forecasts.
+
+    To be called, and the result used, inside ``quiet_sktime``.
+
+    Args:
+        baseline: Which one.
+        values: Training rows, scaled, ``(steps, channels)``.
+        sizes: Season, context and horizon.
+        seed: Of its training.
+
+    Raises:
+        MachineError: a package that the forecaster needs is not installed.
+    """
+    forecaster = _made(baseline, sizes)
+    if not baseline.is_trained:
+        return forecaster, _fitted_anew(forecaster, sizes.prediction_length)
+    torch.manual_seed(0 if seed is None else seed)
+    return forecaster, _trained(forecaster, values, sizes.prediction_length)
+
+
+def _made(baseline: Baseline, sizes: Sizes) -> Any:
     try:
-        return baseline.make(season, steps, channels)
+        return baseline.make(sizes)
     except ModuleNotFoundError as error:
         problem = f"the baseline {baseline.name} cannot be made: {str(error).splitlines()[0]}"
         fix = "pip install 'stanhop[benchmarks]', or leave it out with --baselines"
@@ -237,7 +278,7 @@ def _num_parameters(forecaster: Any) -> int:
 
 
 @contextmanager
-def _quiet_sktime() -> Iterator[None]:
+def quiet_sktime() -> Iterator[None]:
     """Without warnings of options that change in the next release and of optimisers that stop early.
 
     They are recorded and dropped: sktime puts filters of its own over any that is set here.

@@ -18,6 +18,7 @@ from typer.exceptions import TyperException
 
 import stanhop
 from stanhop.cli import (
+    backtest,
     bench,
     config,
     data,
@@ -37,7 +38,7 @@ from stanhop.errors import Code, InternalError, MachineError, UsageError, UserEr
 from stanhop.storage import write_text
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, rich_markup_mode="rich")
-for verb in (train, forecast, evaluate, quantize, outliers, report, doctor):
+for verb in (train, forecast, evaluate, backtest, quantize, outliers, report, doctor):
     app.add_typer(verb.app)
 app.add_typer(data.app, name="data")
 app.add_typer(config.app, name="config")

@@ -68,7 +68,7 @@ def forecast_plots(pairs: Sequence[tuple[Series, Forecast]]) -> bytes:
     figure.legend(lines, labels, loc="upper right", ncols=len(labels), frameon=False, fontsize=9)
     heading = _heading(pairs, num_shown=len(panels), num_channels=num_channels)
     figure.text(0.1 / WIDTH, 1 - 0.1 / height, heading, ha="left", va="top", fontsize=11)
-    _label_times(grid[-1, 0])
+    label_times(grid[-1, 0])
     return as_png(figure)
 
 
@@ -147,7 +147,8 @@ def _heading(pairs: Sequence[tuple[Series, Forecast]], *, num_shown: int, num_ch
     return (text + zone + rest).replace("$", r"\$")
 
 
-def _label_times(axes: Axes) -> None:
+def label_times(axes: Axes) -> None:
+    """Label the horizontal axis with few, short times."""
     locator = AutoDateLocator(minticks=4, maxticks=10)  # type: ignore[no-untyped-call]  # matplotlib's stubs leave it untyped
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]  # as above

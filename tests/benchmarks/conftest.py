@@ -24,7 +24,7 @@ def short_linear_training(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(baselines, "LOCAL_SEASONS", 2)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def series() -> Series:
     """Three channels, hourly."""
     (made,) = generate(num_steps=NUM_ROWS, seed=3).series
@@ -34,7 +34,12 @@ def series() -> Series:
 @pytest.fixture
 def config(series: Series, tmp_path: Path) -> RunConfig:
     """One epoch of a network of a few hundred weights on the series, from a file."""
-    path = tmp_path / "tables" / "waves.csv"
+    return config_in(tmp_path, series)
+
+
+def config_in(folder: Path, series: Series) -> RunConfig:
+    """As the fixture, with the file in ``folder``."""
+    path = folder / "tables" / "waves.csv"
     lines = [",".join(["date", *series.channels])]
     lines += [
         ",".join([str(time), *map(repr, map(float, row))])
