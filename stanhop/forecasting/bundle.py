@@ -1,7 +1,8 @@
 """The model directory: everything that forecasting needs, in files that hold plain data and no code.
 
 ``manifest.json`` lists the other files with size and SHA-256, ``config.json`` holds the resolved configuration,
-``model.safetensors`` the weights and ``scaler.json`` the scales of every series.  Loading opens no pickle, imports
+``model.safetensors`` the weights and ``scaler.json`` the scales of every series.  (A network that ONNX Runtime computes
+is ``model.onnx`` instead: see ``stanhop.model.onnx``.)  Loading opens no pickle, imports
 no name found in a file and opens no socket; it never follows a symlink and never opens a file that the manifest
 does not list.  Checksums find damage; safety from hostile files rests on there being no way to run anything.
 """
@@ -30,18 +31,20 @@ from torch.overrides import TorchFunctionMode
 from stanhop import __version__
 from stanhop.config import RunConfig, Section
 from stanhop.errors import Code, ModelError, OutputError, masked, quoted
-from stanhop.model.int8 import Activations, Quantization, with_int8_linears
+from stanhop.model.int8 import Activations, Quantization, Runtime, with_int8_linears
 from stanhop.model.network import build_network
+from stanhop.model.onnx import OnnxNetwork
 from stanhop.series.frame import Layout
 from stanhop.series.grid import parse_frequency
 from stanhop.series.scaling import Scaler
 from stanhop.storage import sha256_of, write_directory
 
-FORMAT_VERSION, QUANTIZED_FORMAT_VERSION = 1, 2
-"""Quantised directories have a version of their own, so that a program that cannot read them says so."""
-MANIFEST, CONFIG, WEIGHTS, SCALERS = "manifest.json", "config.json", "model.safetensors", "scaler.json"
-LARGEST_FILES = {CONFIG: 2**24, WEIGHTS: 2**34, SCALERS: 2**30}
-"""The files of a model directory and the most bytes each may have."""
+FLOAT_FORMAT, INT8_FORMAT, ONNX_FORMAT = 1, 2, 3
+"""Quantised directories have versions of their own, so that a program that cannot read them says so."""
+MANIFEST, CONFIG, SCALERS = "manifest.json", "config.json", "scaler.json"
+WEIGHTS, ONNX = "model.safetensors", "model.onnx"
+LARGEST_FILES = {CONFIG: 2**24, WEIGHTS: 2**34, ONNX: 2**31 - 1, SCALERS: 2**30}
+"""The files of a model directory, which has one of ``WEIGHTS`` and ``ONNX``, and the most bytes each may have."""
 LARGEST_MANIFEST = 2**20
 LARGEST_NUM_CHANNELS = 10_000
 """As many as the reader of tables takes."""
@@ -89,9 +92,9 @@ class FileEntry(Section):
 
 
 class Manifest(Section):
-    """``manifest.json`` of format version 1 (floats) or 2 (quantised)."""
+    """``manifest.json`` of format version 1 (floats), 2 (int8) or 3 (int8 in an ONNX file)."""
 
-    format_version: Literal[1, 2]
+    format_version: Literal[1, 2, 3]
     files: dict[str, FileEntry]
     versions: dict[str, str]
     fingerprint: str
@@ -99,9 +102,9 @@ class Manifest(Section):
 
     @model_validator(mode="after")
     def _lists_the_files_of_this_format(self) -> Self:
-        unknown, missing = set(self.files) - set(LARGEST_FILES), set(LARGEST_FILES) - set(self.files)
-        if unknown or missing:
-            raise ValueError(f"lists {sorted(self.files)}, not {sorted(LARGEST_FILES)}")
+        asked = {CONFIG, ONNX if self.format_version == ONNX_FORMAT else WEIGHTS, SCALERS}
+        if set(self.files) != asked:
+            raise ValueError(f"lists {sorted(self.files)}, not {sorted(asked)}")
         for name, entry in self.files.items():
             if entry.size > LARGEST_FILES[name]:
                 raise ValueError(f"{name} claims {entry.size:,} bytes, more than the {LARGEST_FILES[name]:,} allowed")
@@ -122,6 +125,7 @@ class QuantizationEntry(Section):
 
     scheme: Literal["w8a8", "w8a16", "w8a32"]
     activations: Activations
+    runtime: Runtime = "torch"
 
 
 class BundleConfig(Section):
@@ -223,16 +227,33 @@ def _contents(bundle: Bundle) -> dict[str, bytes]:
         "channels": list(bundle.channels),
         "frequency": bundle.frequency,
         "layout": asdict(bundle.layout),
-        **({} if bundle.quantization is None else {"quantization": asdict(bundle.quantization)}),
+        **({} if bundle.quantization is None else {"quantization": _without_default(bundle.quantization)}),
     }
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in bundle.network.state_dict().items()}
     scalers = {"scalers": {series_id: scaler.to_plain() for series_id, scaler in bundle.scalers.items()}}
-    return {CONFIG: _to_json(config), WEIGHTS: safetensors.torch.save(weights), SCALERS: _to_json(scalers)}
+    return {CONFIG: _to_json(config), **_network_file(bundle.network), SCALERS: _to_json(scalers)}
+
+
+def _network_file(network: nn.Module) -> dict[str, bytes]:
+    if isinstance(network, OnnxNetwork):
+        return {ONNX: network.content}
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    return {WEIGHTS: safetensors.torch.save(weights)}
+
+
+def _without_default(quantization: Quantization) -> dict[str, str]:
+    """As plain data; the runtime of all directories before there were two of them is left out."""
+    return {key: value for key, value in asdict(quantization).items() if (key, value) != ("runtime", "torch")}
+
+
+def _format_version(quantization: Quantization | QuantizationEntry | None) -> int:
+    if quantization is None:
+        return FLOAT_FORMAT
+    return INT8_FORMAT if quantization.runtime == "torch" else ONNX_FORMAT
 
 
 def _manifest_bytes(contents: Mapping[str, bytes], bundle: Bundle) -> bytes:
     manifest = {
-        "format_version": FORMAT_VERSION if bundle.quantization is None else QUANTIZED_FORMAT_VERSION,
+        "format_version": _format_version(bundle.quantization),
         "files": {name: {"size": len(content), "sha256": sha256_of(content)} for name, content in contents.items()},
         "versions": program_versions(),
         "fingerprint": bundle.fingerprint,
@@ -300,8 +321,8 @@ def _parse_manifest(content: bytes, *, file: Path) -> Manifest:
     if not isinstance(values, dict) or "format_version" not in values:
         raise ModelError(Code.MODEL, "is not the manifest of a stanhop model", fix=RESTORE, file=file)
     found = values["format_version"]
-    if isinstance(found, int) and found > QUANTIZED_FORMAT_VERSION:
-        problem = f"has format version {found}; this program reads up to {QUANTIZED_FORMAT_VERSION}"
+    if isinstance(found, int) and found > ONNX_FORMAT:
+        problem = f"has format version {found}; this program reads up to {ONNX_FORMAT}"
         raise ModelError(Code.MODEL, problem, fix="upgrade stanhop", file=file)
     covered = {key: value for key, value in values.items() if key != "checksum"}
     if _to_json(values) != content or values.get("checksum") != sha256_of(_to_json(covered)):
@@ -325,11 +346,10 @@ def _validated(schema: type[SomeSection], content: bytes, *, file: Path) -> Some
 def _assemble(manifest: Manifest, contents: Mapping[str, bytes], *, directory: Path) -> Bundle:
     """A bundle of files whose checksums are right; ``directory`` names them in errors."""
     config = _validated(BundleConfig, contents[CONFIG], file=directory / CONFIG)
-    if (config.quantization is not None) != (manifest.format_version == QUANTIZED_FORMAT_VERSION):
+    if _format_version(config.quantization) != manifest.format_version:
         problem = f"format version {manifest.format_version} does not go with {CONFIG}"
         raise ModelError(Code.MODEL, problem, fix=RESTORE, file=directory / MANIFEST)
     scalers = _parse_scalers(contents[SCALERS], config, file=directory / SCALERS)
-    weights = _parse_weights(contents[WEIGHTS], file=directory / WEIGHTS)
     return Bundle(
         config=config.run,
         num_channels=config.num_channels,
@@ -337,11 +357,25 @@ def _assemble(manifest: Manifest, contents: Mapping[str, bytes], *, directory: P
         frequency=config.frequency,
         layout=Layout(**config.layout.model_dump()),
         scalers=scalers,
-        network=_build(config, weights, file=directory / WEIGHTS),
+        network=_network(config, contents, directory=directory),
         fingerprint=manifest.fingerprint,
         versions=manifest.versions,
         quantization=None if config.quantization is None else Quantization(**config.quantization.model_dump()),
     )
+
+
+def _network(config: BundleConfig, contents: Mapping[str, bytes], *, directory: Path) -> nn.Module:
+    if ONNX not in contents:
+        return _build(config, _parse_weights(contents[WEIGHTS], file=directory / WEIGHTS), file=directory / WEIGHTS)
+    model = config.run.model
+    network = OnnxNetwork(
+        contents[ONNX],
+        context_length=model.context_length,
+        prediction_length=model.prediction_length,
+        num_channels=config.num_channels,
+        file=directory / ONNX,
+    )
+    return network.eval()
 
 
 def _parse_scalers(content: bytes, config: BundleConfig, *, file: Path) -> dict[str, Scaler]:

@@ -16,6 +16,7 @@ from stanhop.errors import Code, DataError, MachineError, UsageError, quoted
 from stanhop.forecasting.bundle import Bundle
 from stanhop.forecasting.calendar import future_times, is_same_step
 from stanhop.model.int8 import Int8Linear
+from stanhop.model.onnx import OnnxNetwork
 from stanhop.series.frame import Series
 from stanhop.series.scaling import Scaler
 
@@ -56,7 +57,7 @@ class Forecaster:
         is_compiled: Whether torch compiles the network at its first use, for minutes, to be faster afterwards.
 
     Raises:
-        UsageError: CUDA is asked for and not there.
+        UsageError: CUDA is asked for and not there, or compiling for a network that ONNX Runtime computes.
     """
 
     def __init__(
@@ -67,6 +68,9 @@ class Forecaster:
         batch_size: int = DEFAULT_BATCH_SIZE,
         is_compiled: bool = False,
     ) -> None:
+        if is_compiled and isinstance(bundle.network, OnnxNetwork):
+            problem = "--compile: the model is computed by ONNX Runtime, which torch cannot compile"
+            raise UsageError(Code.USAGE, problem, fix="leave --compile out; it is fast as it is")
         self.bundle = bundle
         self.device = choose_device(device)
         self.batch_size = batch_size

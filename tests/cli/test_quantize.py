@@ -11,7 +11,7 @@ from stanhop.config import TrackingConfig
 from stanhop.tracking.store import open_store
 
 
-@pytest.mark.parametrize("backend", ["dynamic", "static"])
+@pytest.mark.parametrize("backend", ["dynamic", "static", pytest.param("onnx", marks=pytest.mark.slow)])
 def test_the_new_directory_is_taken_by_evaluate_and_forecast(
     trained: Path, run: Any, tmp_path: Path, backend: str
 ) -> None:
@@ -28,6 +28,8 @@ def test_the_new_directory_is_taken_by_evaluate_and_forecast(
         document["after"]["mse_scaled"] / document["before"]["mse_scaled"] - 1
     )
     assert document["model"] == str(target)
+    assert document["after"].keys() == document["before"].keys()
+    assert all(value > 0 for value in document["after"].values())
     table = trained.parent / "sales.csv"
     assert run("forecast", "--model", target, "--input", table, "--output", tmp_path / "out").code == 0
     again = run("quantize", "--model", target, "--output", tmp_path / "twice")
@@ -59,6 +61,17 @@ def test_a_model_that_loses_too_much_is_not_written(
     assert "would be refused" in dry.err
     assert run(*arguments[:-1], "0.04").code == 0
     assert (tmp_path / "int8").is_dir()
+
+
+def test_a_backend_whose_extra_is_missing_is_refused_before_anything_is_computed(
+    trained: Path, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stanhop.model.onnx.find_spec", lambda name: None if name == "onnxscript" else object())
+    answer = run("quantize", "--model", trained / "model", "--backend", "onnx", "--output", tmp_path / "int8")
+    assert answer.code == 4
+    assert "writing ONNX needs onnxscript, which is not installed; pip install 'stanhop[onnx]'" in answer.err
+    assert "measuring" not in answer.err
+    assert not (tmp_path / "int8").exists()
 
 
 def test_a_dry_run_writes_and_records_nothing(trained: Path, run: Any, tmp_path: Path, tracking_folder: Path) -> None:
@@ -101,6 +114,7 @@ def test_one_run_holds_both_models_so_that_mlflow_ranks_them(
         (("--max-degradation", "much"), "--max-degradation: 'much' is no share; write 1% or 0.01"),
         (("--max-degradation", "-1%"), "is no share"),
         (("--scheme", "w8a16", "--backend", "static"), "--backend static is about 8-bit activations"),
+        (("--scheme", "w8a32", "--backend", "onnx"), "--backend onnx is about 8-bit activations"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(trained: Path, run: Any, arguments: Any, problem: str) -> None:
