@@ -194,7 +194,7 @@ def compiled(network: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
     for module in network.modules():
         if isinstance(module, Int8Linear):
             module.settle()
-    compile_network = torch.compile(network)
+    compile_network = torch.compile(network, dynamic=False)  # a forecast has one size; one graph for all is slower
 
     def call(contexts: torch.Tensor) -> torch.Tensor:
         try:

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from stanhop.config import TrackingConfig
+from stanhop.forecasting.bundle import load_bundle, save_bundle
 from stanhop.tracking.store import open_store
 
 
@@ -60,6 +62,37 @@ def test_a_model_that_loses_too_much_is_not_written(
     assert dry.code == 0
     assert "would be refused" in dry.err
     assert run(*arguments[:-1], "0.04").code == 0
+    assert (tmp_path / "int8").is_dir()
+
+
+@pytest.fixture
+def fragile(trained: Path, tmp_path: Path) -> Path:
+    """A model that int8 ruins: of two large terms that cancel, one shares its scale with an idle, far larger weight."""
+    bundle = load_bundle(trained / "model")
+    network: Any = bundle.network
+    norm, *_, linear = network.read_outs[0]
+    norm.weight[:2] = 0.0
+    norm.bias[:2] = torch.tensor([0.0, 1.0])  # features that are always 0, always 1
+    linear.weight[:, 0] = 1e6
+    linear.weight[:, 1] = 100.0
+    network.direct.bias -= 100.0
+    save_bundle(tmp_path / "fragile", bundle)
+    return tmp_path / "fragile"
+
+
+def test_a_model_that_int8_really_ruins_is_refused_and_one_that_it_does_not_is_written(
+    fragile: Path, run: Any, tmp_path: Path
+) -> None:
+    refused = run("quantize", "--model", fragile, "--output", tmp_path / "int8")
+    assert refused.code == 2
+    assert "error[E304]: the squared error grew by" in refused.err
+    assert "more than 1%; nothing was written" in refused.err
+    assert not (tmp_path / "int8").exists()
+    dry = run("quantize", "--model", fragile, "--dry-run", "--format", "json")
+    assert dry.code == 0
+    assert dry.document["degradation"] > 100
+    allowed = f"{2 * dry.document['degradation']:.0f}"
+    assert run("quantize", "--model", fragile, "--output", tmp_path / "int8", "--max-degradation", allowed).code == 0
     assert (tmp_path / "int8").is_dir()
 
 
