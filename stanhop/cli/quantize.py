@@ -15,6 +15,8 @@ from stanhop.cli.output import Output, aligned
 from stanhop.errors import Code, ModelError, UsageError, quoted
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from stanhop.forecasting.bundle import Bundle
     from stanhop.model.int8 import Quantization
     from stanhop.quantization.compare import Comparison
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 REPORT = "quantization.json"
+Backends = Literal["dynamic", "static", "onnx"]
 
 Scheme = Annotated[
     Literal["w8a8", "w8a16", "w8a32"],
@@ -30,10 +33,11 @@ Scheme = Annotated[
     ),
 ]
 Backend = Annotated[
-    Literal["dynamic", "static"],
+    Backends,
     typer.Option(
         "--backend",
-        help="Where 8-bit activations get their ranges: from each row as it comes, or measured (fast when compiled).",
+        help="Ranges of 8-bit activations: from each row as it comes, or measured (fast when compiled); "
+        "onnx: measured, computed by ONNX Runtime (fast as it is; extra: onnx).",
     ),
 ]
 Calibration = Annotated[
@@ -71,15 +75,6 @@ def quantize(
         typer.Option("--split", help="Whose windows decide; the test rows should decide nothing."),
     ] = "validation",
     target: Target = None,
-    onnx_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--onnx",
-            metavar="FILE",
-            help="Also write the network as int8 for ONNX Runtime (extra: onnx).",
-            show_default=False,
-        ),
-    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure and report; write and record nothing.")] = False,
     overwrite: Overwrite = False,
     no_progress: NoProgress = False,
@@ -94,12 +89,12 @@ def quantize(
 
     Example: stanhop quantize --model runs/ETTh1-1/model
 
-    Example: stanhop quantize --model runs/ETTh1-1/model --backend static --max-degradation 0.5% --output small
+    Example: stanhop quantize --model runs/ETTh1-1/model --backend onnx --max-degradation 0.5% --output fast
     """
     from stanhop.forecasting.bundle import load_bundle, save_bundle
     from stanhop.quantization.compare import compare
     from stanhop.quantization.int8 import refuse_quantized
-    from stanhop.quantization.onnx import export_onnx, require_onnx
+    from stanhop.quantization.onnx import require_exportable
     from stanhop.series.load import load_series
     from stanhop.storage import refuse_existing
     from stanhop.tracking.store import open_store
@@ -108,11 +103,11 @@ def quantize(
     quantization = _quantization(scheme, backend)
     bundle = load_bundle(model)
     refuse_quantized(bundle)
-    target = target or model.with_name(f"{model.name}-{scheme}" + ("-static" if backend == "static" else ""))
-    if onnx_file is not None:
-        require_onnx()
-    for path in [] if overwrite or dry_run else [target, *([onnx_file] if onnx_file else [])]:
-        refuse_existing(path)
+    if backend == "onnx":
+        require_exportable(bundle)
+    target = target or model.with_name(f"{model.name}-{scheme}" + ("" if backend == "dynamic" else f"-{backend}"))
+    if not (overwrite or dry_run):
+        refuse_existing(target)
     config = config_for_data(bundle.config, calibration, flags)
     series_set = load_series(config.data)
     output.notes(series_set.notes)
@@ -124,15 +119,12 @@ def quantize(
             output.notes([step])
 
     before = dataclasses.replace(bundle, config=config)
-    after = _quantized(before, quantization, series_set, smoothing, progress)
-    comparison = compare(before, after, series_set, split=split, progress=progress)
+    after, twin = _quantized(before, quantization, series_set, smoothing, progress)
+    comparison = compare(before, after, series_set, split=split, twin=twin, progress=progress)
     written = None if dry_run or comparison.exceeds(limit) else target
     run_id = None
     if written is not None:
         save_bundle(written, dataclasses.replace(after, config=bundle.config), overwrite=overwrite)
-        if onnx_file is not None:
-            progress(f"writing {onnx_file}")
-            export_onnx(bundle, onnx_file)
         run_id = _recorded(store, before, {"float32": model, _name(quantization): written}, comparison, series_set)
     _print(comparison, quantization, written, run_id, output)
     if comparison.exceeds(limit):
@@ -155,31 +147,40 @@ def _share(text: str) -> float:
     return value
 
 
-def _quantization(scheme: Literal["w8a8", "w8a16", "w8a32"], backend: Literal["dynamic", "static"]) -> Quantization:
+def _quantization(scheme: Literal["w8a8", "w8a16", "w8a32"], backend: Backends) -> Quantization:
     from stanhop.model.int8 import Quantization
 
     if scheme == "w8a8":
-        return Quantization(scheme, backend)
-    if backend == "static":
-        problem = f"--backend static is about 8-bit activations, which {scheme} does not have"
+        return Quantization(scheme, "static", "onnxruntime") if backend == "onnx" else Quantization(scheme, backend)
+    if backend != "dynamic":
+        problem = f"--backend {backend} is about 8-bit activations, which {scheme} does not have"
         raise UsageError(Code.USAGE, problem, fix="use --scheme w8a8, or leave --backend out")
     return Quantization(scheme, "bfloat16" if scheme == "w8a16" else "float32")
 
 
 def _quantized(
     bundle: Bundle, quantization: Quantization, series_set: SeriesSet, smoothing: float | None, progress: Any
-) -> Bundle:
+) -> tuple[Bundle, nn.Module]:
+    """The quantised model, and the torch network with its integers, which is its own but for ONNX."""
     from stanhop.quantization.int8 import quantize_bundle
+    from stanhop.quantization.onnx import onnx_bundle
     from stanhop.quantization.windows import calibration_contexts
 
     windows = []
     if quantization.activations == "static" or smoothing is not None:
         progress("calibrating on training windows")
         windows = calibration_contexts(bundle, series_set)
-    return quantize_bundle(bundle, quantization, calibration=windows, smoothing=smoothing)
+    in_torch = dataclasses.replace(quantization, runtime="torch")
+    quantized = quantize_bundle(bundle, in_torch, calibration=windows, smoothing=smoothing)
+    if quantization.runtime == "torch":
+        return quantized, quantized.network
+    progress("writing the network as ONNX")
+    return onnx_bundle(quantized), quantized.network
 
 
 def _name(quantization: Quantization) -> str:
+    if quantization.runtime == "onnxruntime":
+        return f"{quantization.scheme}-onnx"
     return f"{quantization.scheme}-{quantization.activations}"
 
 
@@ -209,12 +210,16 @@ def _print(
         **as_plain(comparison),
         "scheme": quantization.scheme,
         "activations": quantization.activations,
+        "runtime": quantization.runtime,
         "model": written,
         "run_id": run_id,
     }
     facts = [
         ("measured on", f"{comparison.split} windows"),
-        ("scheme", f"{quantization.scheme}, {quantization.activations} activations"),
+        (
+            "scheme",
+            f"{quantization.scheme}, {quantization.activations} activations, computed by {quantization.runtime}",
+        ),
         *([("MLflow", run_id)] if run_id else []),
         ("model", written or "not written"),
     ]

@@ -2,9 +2,10 @@
 
 ``manifest.json`` lists the other files with size and SHA-256, ``config.json`` holds the resolved configuration,
 ``model.safetensors`` the weights, ``scaler.json`` the scales of every series, and ``intervals.json``, if there is one,
-the offsets of prediction intervals.  Loading opens no pickle, imports no name found in a file and opens no socket; it
-never follows a symlink and never opens a file that the manifest does not list.  Checksums find damage; safety from
-hostile files rests on there being no way to run anything.
+the offsets of prediction intervals.  (A network that ONNX Runtime computes is ``model.onnx`` instead of weights: see
+``stanhop.model.onnx``.)  Loading opens no pickle, imports no name found in a file and opens no socket; it never follows
+a symlink and never opens a file that the manifest does not list.  Checksums find damage; safety from hostile files
+rests on there being no way to run anything.
 """
 
 from __future__ import annotations
@@ -34,19 +35,21 @@ from stanhop import __version__
 from stanhop.config import MOST_LEVELS, RunConfig, Section
 from stanhop.errors import Code, ModelError, OutputError, masked, quoted
 from stanhop.forecasting.intervals import Intervals
-from stanhop.model.int8 import Activations, Quantization, with_int8_linears
+from stanhop.model.int8 import Activations, Quantization, Runtime, with_int8_linears
 from stanhop.model.network import build_network
+from stanhop.model.onnx import OnnxNetwork
 from stanhop.series.frame import Layout
 from stanhop.series.grid import parse_frequency
 from stanhop.series.scaling import Scaler
 from stanhop.storage import sha256_of, write_directory
 
-FORMAT_VERSION, QUANTIZED_FORMAT_VERSION, INTERVALS_FORMAT_VERSION = 1, 2, 3
-"""Of directories with floats, with int8, and with intervals and either: a program that cannot read one says so."""
-MANIFEST, CONFIG, WEIGHTS, SCALERS = "manifest.json", "config.json", "model.safetensors", "scaler.json"
-INTERVALS = "intervals.json"
-LARGEST_FILES = {CONFIG: 2**24, WEIGHTS: 2**34, SCALERS: 2**30, INTERVALS: 2**30}
-"""The files of a model directory and the most bytes each may have."""
+FLOAT_FORMAT, INT8_FORMAT, INTERVALS_FORMAT, ONNX_FORMAT = 1, 2, 3, 4
+"""Of directories with floats, with int8, with intervals and either, and with an ONNX file, with intervals or without:
+a program that cannot read one says so."""
+MANIFEST, CONFIG, SCALERS, INTERVALS = "manifest.json", "config.json", "scaler.json", "intervals.json"
+WEIGHTS, ONNX = "model.safetensors", "model.onnx"
+LARGEST_FILES = {CONFIG: 2**24, WEIGHTS: 2**34, ONNX: 2**31 - 1, SCALERS: 2**30, INTERVALS: 2**30}
+"""The files of a model directory, which has one of ``WEIGHTS`` and ``ONNX``, and the most bytes each may have."""
 LARGEST_MANIFEST = 2**20
 LARGEST_NUM_CHANNELS = 10_000
 """As many as the reader of tables takes."""
@@ -96,9 +99,9 @@ class FileEntry(Section):
 
 
 class Manifest(Section):
-    """``manifest.json`` of format version 1 (floats), 2 (quantised) or 3 (with intervals)."""
+    """``manifest.json`` of format version 1 (floats), 2 (int8), 3 (with intervals) or 4 (an ONNX file)."""
 
-    format_version: Literal[1, 2, 3]
+    format_version: Literal[1, 2, 3, 4]
     files: dict[str, FileEntry]
     versions: dict[str, str]
     fingerprint: str
@@ -106,10 +109,11 @@ class Manifest(Section):
 
     @model_validator(mode="after")
     def _lists_the_files_of_this_format(self) -> Self:
-        has_intervals = self.format_version == INTERVALS_FORMAT_VERSION
-        expected = {name for name in LARGEST_FILES if name != INTERVALS or has_intervals}
-        if set(self.files) != expected:
-            raise ValueError(f"lists {sorted(self.files)}, not {sorted(expected)}")
+        asked = {CONFIG, ONNX if self.format_version == ONNX_FORMAT else WEIGHTS, SCALERS}
+        asked |= {INTERVALS} if self.format_version == INTERVALS_FORMAT else set()
+        allowed = asked | ({INTERVALS} if self.format_version == ONNX_FORMAT else set())
+        if not asked <= set(self.files) <= allowed:
+            raise ValueError(f"lists {sorted(self.files)}, not {sorted(asked)}")
         for name, entry in self.files.items():
             if entry.size > LARGEST_FILES[name]:
                 raise ValueError(f"{name} claims {entry.size:,} bytes, more than the {LARGEST_FILES[name]:,} allowed")
@@ -130,6 +134,7 @@ class QuantizationEntry(Section):
 
     scheme: Literal["w8a8", "w8a16", "w8a32"]
     activations: Activations
+    runtime: Runtime = "torch"
 
 
 class BundleConfig(Section):
@@ -251,11 +256,10 @@ def _contents(bundle: Bundle) -> dict[str, bytes]:
         "channels": list(bundle.channels),
         "frequency": bundle.frequency,
         "layout": asdict(bundle.layout),
-        **({} if bundle.quantization is None else {"quantization": asdict(bundle.quantization)}),
+        **({} if bundle.quantization is None else {"quantization": _without_default(bundle.quantization)}),
     }
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in bundle.network.state_dict().items()}
     scalers = {"scalers": {series_id: scaler.to_plain() for series_id, scaler in bundle.scalers.items()}}
-    contents = {CONFIG: _to_json(config), WEIGHTS: safetensors.torch.save(weights), SCALERS: _to_json(scalers)}
+    contents = {CONFIG: _to_json(config), **_network_file(bundle.network), SCALERS: _to_json(scalers)}
     return contents if bundle.intervals is None else {**contents, INTERVALS: _intervals_bytes(bundle.intervals)}
 
 
@@ -270,20 +274,34 @@ def _intervals_bytes(intervals: Intervals) -> bytes:
     return (json.dumps(plain) + "\n").encode("ascii")  # a line a number would double the file
 
 
+def _network_file(network: nn.Module) -> dict[str, bytes]:
+    if isinstance(network, OnnxNetwork):
+        return {ONNX: network.content}
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    return {WEIGHTS: safetensors.torch.save(weights)}
+
+
+def _without_default(quantization: Quantization) -> dict[str, str]:
+    """As plain data; the runtime of all directories before there were two of them is left out."""
+    return {key: value for key, value in asdict(quantization).items() if (key, value) != ("runtime", "torch")}
+
+
+def _format_version(quantization: Quantization | QuantizationEntry | None, *, has_intervals: bool) -> int:
+    if quantization is not None and quantization.runtime == "onnxruntime":
+        return ONNX_FORMAT
+    if has_intervals:
+        return INTERVALS_FORMAT
+    return FLOAT_FORMAT if quantization is None else INT8_FORMAT
+
+
 def _manifest_bytes(contents: Mapping[str, bytes], bundle: Bundle) -> bytes:
     manifest = {
-        "format_version": _format_version(bundle),
+        "format_version": _format_version(bundle.quantization, has_intervals=INTERVALS in contents),
         "files": {name: {"size": len(content), "sha256": sha256_of(content)} for name, content in contents.items()},
         "versions": program_versions(),
         "fingerprint": bundle.fingerprint,
     }
     return _to_json({**manifest, "checksum": sha256_of(_to_json(manifest))})
-
-
-def _format_version(bundle: Bundle) -> int:
-    if bundle.intervals is not None:
-        return INTERVALS_FORMAT_VERSION
-    return FORMAT_VERSION if bundle.quantization is None else QUANTIZED_FORMAT_VERSION
 
 
 def _to_json(values: Any) -> bytes:  # plain data of any shape
@@ -346,8 +364,8 @@ def _parse_manifest(content: bytes, *, file: Path) -> Manifest:
     if not isinstance(values, dict) or "format_version" not in values:
         raise ModelError(Code.MODEL, "is not the manifest of a stanhop model", fix=RESTORE, file=file)
     found = values["format_version"]
-    if isinstance(found, int) and found > INTERVALS_FORMAT_VERSION:
-        problem = f"has format version {found}; this program reads up to {INTERVALS_FORMAT_VERSION}"
+    if isinstance(found, int) and found > ONNX_FORMAT:
+        problem = f"has format version {found}; this program reads up to {ONNX_FORMAT}"
         raise ModelError(Code.MODEL, problem, fix="upgrade stanhop", file=file)
     covered = {key: value for key, value in values.items() if key != "checksum"}
     if _to_json(values) != content or values.get("checksum") != sha256_of(_to_json(covered)):
@@ -371,12 +389,10 @@ def _validated(schema: type[SomeSection], content: bytes, *, file: Path) -> Some
 def _assemble(manifest: Manifest, contents: Mapping[str, bytes], *, directory: Path) -> Bundle:
     """A bundle of files whose checksums are right; ``directory`` names them in errors."""
     config = _validated(BundleConfig, contents[CONFIG], file=directory / CONFIG)
-    expected = FORMAT_VERSION if config.quantization is None else QUANTIZED_FORMAT_VERSION
-    if manifest.format_version not in (expected, INTERVALS_FORMAT_VERSION):
+    if _format_version(config.quantization, has_intervals=INTERVALS in contents) != manifest.format_version:
         problem = f"format version {manifest.format_version} does not go with {CONFIG}"
         raise ModelError(Code.MODEL, problem, fix=RESTORE, file=directory / MANIFEST)
     scalers = _parse_scalers(contents[SCALERS], config, file=directory / SCALERS)
-    weights = _parse_weights(contents[WEIGHTS], file=directory / WEIGHTS)
     intervals = _parse_intervals(contents[INTERVALS], config, directory / INTERVALS) if INTERVALS in contents else None
     return Bundle(
         config=config.run,
@@ -385,7 +401,7 @@ def _assemble(manifest: Manifest, contents: Mapping[str, bytes], *, directory: P
         frequency=config.frequency,
         layout=Layout(**config.layout.model_dump()),
         scalers=scalers,
-        network=_build(config, weights, file=directory / WEIGHTS),
+        network=_network(config, contents, directory=directory),
         fingerprint=manifest.fingerprint,
         versions=manifest.versions,
         quantization=None if config.quantization is None else Quantization(**config.quantization.model_dump()),
@@ -410,6 +426,20 @@ def _array(offsets: Offsets) -> NDArray[np.float64] | None:
         return np.array(offsets, dtype=np.float64)
     except ValueError:
         return None
+
+
+def _network(config: BundleConfig, contents: Mapping[str, bytes], *, directory: Path) -> nn.Module:
+    if ONNX not in contents:
+        return _build(config, _parse_weights(contents[WEIGHTS], file=directory / WEIGHTS), file=directory / WEIGHTS)
+    model = config.run.model
+    network = OnnxNetwork(
+        contents[ONNX],
+        context_length=model.context_length,
+        prediction_length=model.prediction_length,
+        num_channels=config.num_channels,
+        file=directory / ONNX,
+    )
+    return network.eval()
 
 
 def _parse_scalers(content: bytes, config: BundleConfig, *, file: Path) -> dict[str, Scaler]:

@@ -18,6 +18,7 @@ from stanhop.forecasting.calendar import future_times, is_same_step
 from stanhop.forecasting.intervals import Intervals, Prediction
 from stanhop.model.int8 import Int8Linear
 from stanhop.model.network import Outputs, with_head
+from stanhop.model.onnx import OnnxNetwork
 from stanhop.series.frame import Series
 from stanhop.series.scaling import Scaler
 
@@ -66,7 +67,8 @@ class Forecaster:
         levels: Prediction intervals that forecasts come with, in percent.
 
     Raises:
-        UsageError: CUDA is asked for and not there, or the model has no interval of such a level.
+        UsageError: CUDA is asked for and not there, or compiling for a network that ONNX Runtime computes, or the model
+            has no interval of such a level.
     """
 
     def __init__(
@@ -78,6 +80,9 @@ class Forecaster:
         is_compiled: bool = False,
         levels: Sequence[float] = (),
     ) -> None:
+        if is_compiled and isinstance(bundle.network, OnnxNetwork):
+            problem = "--compile: the model is computed by ONNX Runtime, which torch cannot compile"
+            raise UsageError(Code.USAGE, problem, fix="leave --compile out; it is fast as it is")
         self.bundle = bundle
         self.device = choose_device(device)
         self.batch_size = batch_size
@@ -236,7 +241,7 @@ def compiled(network: nn.Module) -> Callable[[torch.Tensor], Outputs]:
     for module in network.modules():
         if isinstance(module, Int8Linear):
             module.settle()
-    compile_network = torch.compile(network)
+    compile_network = torch.compile(network, dynamic=False)  # a forecast has one size; one graph for all is slower
 
     def call(contexts: torch.Tensor) -> Outputs:
         try:

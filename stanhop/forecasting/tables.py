@@ -56,20 +56,21 @@ def forecast_frame(forecasts: Sequence[Forecast], layout: Layout) -> pd.DataFram
     times = forecasts[0].times.append([forecast.times for forecast in forecasts[1:]])
     columns[layout.time_column] = times
     values = np.concatenate([_values(forecast) for forecast in forecasts])
-    columns |= dict(zip(value_columns(forecasts[0], layout), values.T, strict=True))
+    names = value_columns(forecasts[0].channels, layout, levels=forecasts[0].levels)
+    columns |= dict(zip(names, values.T, strict=True))
     return pd.DataFrame(columns)
 
 
-def value_columns(forecast: Forecast, layout: Layout) -> tuple[str, ...]:
-    """The columns that the values of ``forecast`` stand in: each channel, then its bounds, level by level.
+def value_columns(channels: tuple[str, ...], layout: Layout, *, levels: Sequence[float] = ()) -> tuple[str, ...]:
+    """The columns that the values of a forecast stand in: each channel, then its bounds, level by level.
 
     Raises:
         DataError: a channel is called as the bound of another is.
     """
     is_free = FORECAST_COLUMN not in (layout.id_column, layout.time_column)
-    is_single = layout.kind == "long" and len(forecast.channels) == 1 and is_free
-    channels = (FORECAST_COLUMN,) if is_single else forecast.channels
-    bounds = [f"{side}-{named(level)}" for level in forecast.levels for side in ("lo", "hi")]
+    is_single = layout.kind == "long" and len(channels) == 1 and is_free
+    channels = (FORECAST_COLUMN,) if is_single else channels
+    bounds = [f"{side}-{named(level)}" for level in levels for side in ("lo", "hi")]
     columns = [name for channel in channels for name in (channel, *(f"{channel}-{bound}" for bound in bounds))]
     taken = [name for name in columns if columns.count(name) > 1]
     if taken:
@@ -112,7 +113,8 @@ def _cell(value: str | float) -> str:
 
 def _rows(forecasts: Sequence[Forecast], layout: Layout, *, raw_ids: bool) -> Iterator[list[str | float]]:
     """The header, then one row for each series and time."""
-    header = [*_key_columns(layout), *value_columns(forecasts[0], layout)]
+    first = forecasts[0]
+    header = [*_key_columns(layout), *value_columns(first.channels, layout, levels=first.levels)]
     yield [name if raw_ids else escape_formula(name) for name in header]
     for forecast in forecasts:
         series_id = forecast.id if raw_ids else escape_formula(forecast.id)

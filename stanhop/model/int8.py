@@ -26,6 +26,7 @@ from torch.nn import functional
 logger = logging.getLogger(__name__)
 
 Activations = Literal["dynamic", "static", "bfloat16", "float32"]
+Runtime = Literal["torch", "onnxruntime"]
 LARGEST = 127
 CENTRE = 128
 """Zero point of dynamic activations: oneDNN is fast with unsigned ones, hundreds of times slower with signed ones."""
@@ -41,10 +42,12 @@ class Quantization:
     Args:
         scheme: Bits of weights and activations, such as ``w8a8``.
         activations: How activations come to their integers.
+        runtime: What computes the network: torch, or ONNX Runtime from a file.
     """
 
     scheme: Literal["w8a8", "w8a16", "w8a32"]
     activations: Activations
+    runtime: Runtime = "torch"
 
 
 class Int8Linear(nn.Module):

@@ -65,6 +65,7 @@ def compare(
     series_set: SeriesSet,
     *,
     split: Split,
+    twin: nn.Module | None = None,
     progress: Callable[[str], None] = lambda _step: None,
 ) -> Comparison:
     """Measure both models on the same windows, in this process, on the CPU.
@@ -74,15 +75,18 @@ def compare(
         after: The quantised one.
         series_set: Data with their channels.
         split: Whose windows; what decides on a model should not be the test rows.
+        twin: A network with the same integers as ``after``, to take kurtosis and inf-norm from where that one is an
+            ONNX file, whose inner outputs cannot be seen.
         progress: Called with what begins.
     """
     bundles = {"before": before, "after": after}
+    listened = {"before": before.network, "after": twin or after.network}
     figures: dict[str, dict[str, float]] = {}
     for name, bundle in bundles.items():
         progress(f"measuring the model {name} quantising")
         metrics = evaluate(bundle, series_set, split=split, device="cpu").metrics
         contexts = islice(split_contexts(bundle, series_set, split, batch_size=32), OUTLIER_BATCHES)
-        summary = measure_outliers(bundle.network, contexts).summary("all")
+        summary = measure_outliers(listened[name], contexts).summary("all")
         figures[name] = {
             "mse_scaled": metrics["mse_scaled"],
             "mae_scaled": metrics["mae_scaled"],

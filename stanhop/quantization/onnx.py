@@ -1,95 +1,285 @@
-"""The network as an ONNX file with int8 products, for serving with ONNX Runtime: no torch and no compiler there.
+"""The network as an ONNX file, float or int8: what ``--backend onnx`` puts into a model directory.
 
-The file holds the network alone: it maps scaled contexts ``context`` (batch, context_length, channels) in float32 to
-scaled forecasts ``forecast`` (batch, prediction_length, channels), for any batch. Scales of the series and their
-calendar stay with the model directory.
+The int8 file is the static network in other words: the same integers, scales and zero points, each product one
+``MatMulIntegerToFloat`` of ONNX Runtime with one scale an output. (Its own ``quantize_dynamic`` takes one range for the
+whole batch, by which what else is in a batch would change a forecast.) Retrievals are written out as plain steps that
+copy little: channels retrieve from one another without being brought side by side, and learned memories, which are
+constants, are one matrix for all heads.
 """
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor, nn
+from torch.nn import functional
 
-from stanhop.errors import Code, ConfigError, MachineError
-from stanhop.forecasting.bundle import Bundle
-from stanhop.quantization.int8 import refuse_quantized
-from stanhop.quantization.stepped import SteppedHopfield, hopfields_in
-from stanhop.storage import temporary_folder, write_bytes
+from stanhop.errors import Code, ConfigError
+from stanhop.forecasting.bundle import ONNX, Bundle
+from stanhop.hopfield.layers import Hopfield, HopfieldLayer
+from stanhop.hopfield.separation import Separation
+from stanhop.model.block import AcrossChannels
+from stanhop.model.int8 import Int8Linear
+from stanhop.model.network import STanHopNet
+from stanhop.model.onnx import INPUT, OUTPUT, TO_RUN, OnnxNetwork, require_packages
+from stanhop.quantization.stepped import hopfields_in
 
-NEEDED = ("onnx", "onnxruntime", "onnxscript")
-EXTRA = "pip install 'stanhop[onnx]'"
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+TO_WRITE = (*TO_RUN, "onnxscript")
 LARGEST_BATCH = 65_536
+TIME, CHANNELS = (0, 1, 3, 2, 4), (0, 2, 3, 1, 4)
+"""Where the axes (batch, channels, patches, heads, head_dim) go, so that memories are the last but one."""
 
 
-def export_onnx(bundle: Bundle, path: Path, *, is_int8: bool = True) -> None:
-    """Write the network of ``bundle`` as the ONNX file ``path``.
-
-    Retrievals are written out as plain steps, their weights by the definition. Of int8 the weights have one scale a
-    map (ONNX Runtime's dynamic kernel refuses one an output for some shapes), and activations one range a tensor:
-    with them, what else is in a batch changes the rounding of a forecast.
+def onnx_bundle(static: Bundle) -> Bundle:
+    """``static`` with its network in an ONNX file.
 
     Args:
-        bundle: A float model.
-        path: The file; one that is there is replaced.
-        is_int8: Whether weights become int8 and activations are quantised as they come; otherwise all is float32.
+        static: A model quantised with static activations.
 
     Raises:
         MachineError: packages of the extra ``onnx`` are not installed.
-        ModelError: the model is quantised already.
-        ConfigError: its separation has an alpha other than 1.
+        ConfigError: as ``require_exportable``.
     """
-    refuse_quantized(bundle)
-    require_onnx()
-    network = copy.deepcopy(bundle.network)
-    if any(hopfield.separation.alpha != 1 for _, hopfield in hopfields_in(network)):
-        problem = (
-            f"{bundle.config.model.separation} cannot be written as ONNX: its weights take dozens of steps to find"
-        )
-        raise ConfigError(Code.CONFIG, problem, fix="leave --onnx out, or train with softmax or outeffhop")
-    for name, hopfield in hopfields_in(network):
-        network.set_submodule(name, SteppedHopfield(hopfield, by_definition=True))
+    assert static.quantization is not None
+    quantization = dataclasses.replace(static.quantization, runtime="onnxruntime")
+    return dataclasses.replace(static, network=onnx_network(static), quantization=quantization, versions={})
+
+
+def onnx_network(bundle: Bundle) -> OnnxNetwork:
+    """The network of ``bundle``, whose linear maps are floats or int8 with static activations, in an ONNX file."""
+    model = bundle.config.model
+    return OnnxNetwork(
+        export_onnx(bundle),
+        context_length=model.context_length,
+        prediction_length=model.prediction_length,
+        num_channels=bundle.num_channels,
+        file=Path(ONNX),
+    )
+
+
+def export_onnx(bundle: Bundle) -> bytes:
+    """The ONNX file of ``onnx_network``.
+
+    Raises:
+        MachineError: packages of the extra ``onnx`` are not installed.
+        ConfigError: as ``require_exportable``.
+    """
+    require_exportable(bundle)
+    network = _as_plain_steps(bundle.network)
     shape = (2, bundle.config.model.context_length, bundle.num_channels)
-    with temporary_folder() as folder, _quiet():
+    with _quiet():
         exported = torch.onnx.export(
             network,
-            (torch.zeros(shape),),
+            (torch.zeros(shape, dtype=torch.float64),),
             dynamo=True,
-            input_names=["context"],
-            output_names=["forecast"],
-            dynamic_shapes={"context": {0: torch.export.Dim("batch", min=1, max=LARGEST_BATCH)}},
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes={INPUT: {0: torch.export.Dim("batch", min=1, max=LARGEST_BATCH)}},
             verbose=False,
         )
         assert exported is not None
-        exported.save(str(folder / "float.onnx"), external_data=False)
-        file = folder / "float.onnx"
-        if is_int8:
-            file = _quantized(file, folder)
-        write_bytes(path, file.read_bytes())
+        content: bytes = _stripped(exported.model_proto).SerializeToString(deterministic=True)
+    return content
 
 
-def require_onnx() -> None:
-    """Raise ``MachineError`` if a package of the extra is missing, naming what brings it."""
-    missing = [name for name in NEEDED if find_spec(name) is None]
-    if missing:
-        problem = f"ONNX files need {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed"
-        raise MachineError(Code.ENVIRONMENT, problem, fix=EXTRA)
+def require_exportable(bundle: Bundle) -> None:
+    """Raise what ``export_onnx`` would, before anything is computed.
+
+    Raises:
+        MachineError: packages of the extra ``onnx`` are not installed.
+        ConfigError: the network is a published one, has an alpha other than 1, or activations that are not static.
+    """
+    require_packages(TO_WRITE, what="writing ONNX")
+    fix = "use another --backend, or train with softmax or outeffhop"
+    if not isinstance(bundle.network, STanHopNet):
+        raise ConfigError(Code.CONFIG, f"network {bundle.config.model.network} cannot be written as ONNX", fix=fix)
+    if any(hopfield.separation.alpha != 1 for _, hopfield in hopfields_in(bundle.network)):
+        separation = bundle.config.model.separation
+        problem = f"{separation} cannot be written as ONNX: its weights take dozens of steps to find"
+        raise ConfigError(Code.CONFIG, problem, fix=fix)
+    if bundle.quantization is not None and bundle.quantization.activations != "static":
+        problem = f"{bundle.quantization.activations} activations cannot be written as ONNX, only static ones"
+        raise ConfigError(Code.CONFIG, problem, fix="quantise with --backend onnx")
 
 
-def _quantized(file: Path, folder: Path) -> Path:
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-    from onnxruntime.quantization.shape_inference import quant_pre_process
+def _as_plain_steps(network: nn.Module) -> nn.Module:
+    """A copy of ``network`` that consists of operations an ONNX file can hold."""
+    network = copy.deepcopy(network)
+    replacements: list[tuple[type[nn.Module], Callable[..., nn.Module]]] = [
+        (HopfieldLayer, _LearnedMemories),  # first, while its projections can be computed
+        (Int8Linear, _Product),
+        (AcrossChannels, _AcrossChannels),
+        (Hopfield, _Retrieval),
+    ]
+    for kind, replacement in replacements:
+        for name, module in list(network.named_modules()):
+            if isinstance(module, kind):
+                network.set_submodule(name, replacement(module))
+    return network
 
-    prepared, quantized = folder / "prepared.onnx", folder / "int8.onnx"
-    quant_pre_process(str(file), str(prepared), skip_symbolic_shape=True)
-    quantize_dynamic(str(prepared), str(quantized), weight_type=QuantType.QInt8, per_channel=False)
-    return quantized
+
+def _stripped(model: ModelProto) -> ModelProto:
+    """``model`` without what the exporter notes about each node: sizes, and the source lines of this machine."""
+    del model.graph.value_info[:]
+    for part in (model, model.graph, *model.graph.node, *model.graph.initializer, *model.graph.input):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    for output in model.graph.output:
+        del output.metadata_props[:]
+    return model
+
+
+class _Product(nn.Module):
+    """``Int8Linear`` with static activations as two operations of ONNX Runtime."""
+
+    weight: Tensor
+    weight_scale: Tensor
+    bias: Tensor
+    scale: Tensor
+    zero: Tensor
+
+    def __init__(self, linear: Int8Linear) -> None:
+        super().__init__()
+        self.out_features = linear.out_features
+        self.register_buffer("weight", linear.weight.T.contiguous())
+        self.register_buffer("weight_scale", linear.weight_scale)
+        self.register_buffer("bias", linear.bias)
+        self.register_buffer("scale", linear.input_scale)
+        self.register_buffer("zero", linear.input_zero_point.to(torch.uint8))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map ``(..., in_features)`` to ``(..., out_features)``."""
+        operation = torch.onnx.ops.symbolic
+        integers = operation("QuantizeLinear", (inputs, self.scale, self.zero), dtype=torch.uint8, shape=inputs.shape)
+        return operation(
+            "com.microsoft::MatMulIntegerToFloat",
+            (integers, self.weight, self.scale, self.weight_scale, self.zero, None, self.bias),
+            dtype=torch.float32,
+            shape=(*inputs.shape[:-1], self.out_features),
+            version=1,
+        )
+
+
+class _Retrieval(nn.Module):
+    """``Hopfield`` whose memories are the queries: other patches of a channel, or other channels at a patch."""
+
+    def __init__(self, hopfield: Hopfield, order: tuple[int, ...] = TIME) -> None:
+        super().__init__()
+        self.num_heads, self.separation, self.num_updates = (
+            hopfield.num_heads,
+            hopfield.separation,
+            hopfield.num_updates,
+        )
+        self.query_proj, self.memory_proj = hopfield.query_proj, hopfield.memory_proj
+        self.values_proj, self.output_proj = hopfield.values_proj, hopfield.output_proj
+        self.gate_proj = hopfield.gate_proj
+        self._order = order
+        self._back = tuple(order.index(axis) for axis in range(len(order)))
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Map ``(batch, channels, patches, model_dim)`` to its shape."""
+        state, memory = self._heads(self.query_proj(patches)), self._heads(self.memory_proj(patches))
+        for _ in range(self.num_updates - 1):
+            state = self._read_out(state, memory, memory)
+        retrieved = self._read_out(state, memory, self._heads(self.values_proj(patches)))
+        projected: Tensor = self.output_proj(_gated(retrieved.permute(self._back), patches, self.gate_proj).flatten(-2))
+        return projected
+
+    def _heads(self, patches: Tensor) -> Tensor:
+        heads: Tensor = patches.unflatten(-1, (self.num_heads, -1)).permute(self._order)
+        return heads
+
+    def _read_out(self, state: Tensor, memory: Tensor, values: Tensor) -> Tensor:
+        scores = (state * state.shape[-1] ** -0.5) @ memory.transpose(-1, -2)
+        if not self.separation.no_op:
+            return _weights(scores, self.separation) @ values
+        return _weights(functional.pad(scores, (0, 1)), self.separation)[..., :-1] @ values
+
+
+class _AcrossChannels(nn.Module):
+    """``AcrossChannels`` on patches as they lie."""
+
+    def __init__(self, across: AcrossChannels) -> None:
+        super().__init__()
+        self.between_channels = _Retrieval(across.between_channels, CHANNELS)
+        self.learned_memories = across.learned_memories
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Map ``(batch, channels, patches, model_dim)`` to its shape."""
+        retrieved: Tensor = self.between_channels(patches) + self.learned_memories(patches)
+        return retrieved
+
+
+class _LearnedMemories(nn.Module):
+    """``HopfieldLayer``: a head's memories, and its no-op memory, are rows of one matrix that is 0 elsewhere."""
+
+    memory: Tensor
+    values: Tensor
+
+    def __init__(self, layer: HopfieldLayer) -> None:
+        super().__init__()
+        hopfield = layer.hopfield
+        self.num_heads, self.separation, self.num_updates = (
+            hopfield.num_heads,
+            hopfield.separation,
+            hopfield.num_updates,
+        )
+        self.query_proj, self.output_proj, self.gate_proj = (
+            hopfield.query_proj,
+            hopfield.output_proj,
+            hopfield.gate_proj,
+        )
+        self.beta = (layer.memory.shape[-1] // hopfield.num_heads) ** -0.5
+        with torch.no_grad():
+            self.register_buffer("memory", self._joined(hopfield.memory_proj(layer.memory)))
+            self.register_buffer("values", self._joined(hopfield.values_proj(layer.values)))
+
+    def _joined(self, patterns: Tensor) -> Tensor:
+        """``(memories, model_dim)`` as ``(heads * memories, model_dim)``."""
+        heads = patterns.unflatten(-1, (self.num_heads, -1)).transpose(0, 1)  # (heads, memories, head_dim)
+        if self.separation.no_op:
+            heads = functional.pad(heads, (0, 0, 0, 1))
+        joined: Tensor = torch.block_diag(*heads)
+        return joined
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Map ``(..., model_dim)`` to its shape."""
+        state = self.query_proj(patches)
+        for _ in range(self.num_updates - 1):
+            state = self._read_out(state, self.memory)
+        retrieved = self._read_out(state, self.values).unflatten(-1, (self.num_heads, -1))
+        projected: Tensor = self.output_proj(_gated(retrieved, patches, self.gate_proj).flatten(-2))
+        return projected
+
+    def _read_out(self, state: Tensor, values: Tensor) -> Tensor:
+        scores = (state @ (self.beta * self.memory).T).unflatten(-1, (self.num_heads, -1))
+        return _weights(scores, self.separation).flatten(-2) @ values
+
+
+def _weights(scores: Tensor, separation: Separation) -> Tensor:
+    """Weights of ``scores``, whose last one is the no-op memory's if there is one (and its weight of no account)."""
+    weights = scores.softmax(dim=-1)
+    if separation.clip is None:
+        return weights
+    zeta, eta = separation.clip
+    gamma = -zeta / (scores.shape[-1] - separation.no_op)
+    return ((eta - gamma) * weights + gamma).clamp(0.0, 1.0)
+
+
+def _gated(retrieved: Tensor, patches: Tensor, gate_proj: nn.Module | None) -> Tensor:
+    """``retrieved`` (..., heads, head_dim), each head times its gate."""
+    return retrieved if gate_proj is None else retrieved * gate_proj(patches).sigmoid().unsqueeze(-1)
 
 
 @contextmanager

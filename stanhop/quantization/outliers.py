@@ -23,7 +23,9 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from stanhop.errors import Code, ModelError
 from stanhop.model.block import FeedForward, TandemBlock
+from stanhop.model.onnx import OnnxNetwork
 
 Counted = Literal["blocks", "feedforward", "norms", "all"]
 """Which outputs count: those of the tandem blocks, their feed-forward parts, the LayerNorms, or all modules."""
@@ -119,7 +121,13 @@ def measure_outliers(
         network: In evaluation mode.
         contexts: Scaled contexts ``(batch, context_length, channels)``.
         progress: Called with the number of windows done after each batch.
+
+    Raises:
+        ModelError: the network is an ONNX file, which shows nothing but its forecast.
     """
+    if isinstance(network, OnnxNetwork):
+        problem = "the model is an ONNX file, whose inner outputs cannot be seen"
+        raise ModelError(Code.MODEL, problem, fix="give the model that it was made from")
     recorder = _Recorder(network)
     num_windows = 0
     with recorder.listening(), torch.inference_mode():
@@ -142,21 +150,31 @@ def kurtosis(samples: Tensor, *, constant: float = PUBLISHED_CONSTANT) -> Tensor
     Returns:
         ``(samples,)`` in float64; NaN for a row of one element.
     """
-    rows = samples.double().flatten(1)
-    deviations = rows - rows.mean(dim=1, keepdim=True)
-    return deviations.pow(4).mean(dim=1) / (rows.var(dim=1).square() + constant)
+    fourth, variance = _moments(samples)
+    return fourth / (variance.square() + constant)
 
 
 def kurtosis_scale_free(samples: Tensor) -> Tensor:
     """The same without a constant, so that scaling a row changes nothing; NaN for a constant row."""
-    rows = samples.double().flatten(1)
-    is_flat = rows.std(dim=1) <= FLAT * rows.abs().amax(dim=1)
-    return kurtosis(rows, constant=0.0).masked_fill(is_flat, math.nan)
+    return _scale_free(*_moments(samples), inf_norm(samples))
 
 
 def inf_norm(samples: Tensor) -> Tensor:
     """The largest magnitude in each row of ``(samples, …)``, ``(samples,)`` in float64."""
-    return samples.double().flatten(1).abs().amax(dim=1)
+    return samples.flatten(1).abs().amax(dim=1).double()
+
+
+def _moments(samples: Tensor) -> tuple[Tensor, Tensor]:
+    """The fourth central moment of each row and its unbiased variance, in float64."""
+    rows = samples.double().flatten(1)
+    squares = (rows - rows.mean(dim=1, keepdim=True)).square_()
+    variance = squares.sum(dim=1) / (rows.shape[1] - 1)  # of one element: 0 / 0, NaN
+    return squares.square_().mean(dim=1), variance
+
+
+def _scale_free(fourth: Tensor, variance: Tensor, largest: Tensor) -> Tensor:
+    is_flat = variance.sqrt() <= FLAT * largest
+    return (fourth / variance.square()).masked_fill(is_flat, math.nan)
 
 
 class _Recorder:
@@ -212,13 +230,14 @@ class _Recorder:
 
 
 def _statistics(output: Tensor) -> list[float]:
-    scale_free = kurtosis_scale_free(output)
+    (fourth, variance), largest = _moments(output), inf_norm(output)
+    scale_free = _scale_free(fourth, variance, largest)
     is_defined = ~scale_free.isnan()
     return [
-        float(kurtosis(output).sum()),
+        float((fourth / (variance.square() + PUBLISHED_CONSTANT)).sum()),
         float(scale_free[is_defined].sum()),
         float(is_defined.sum()),
-        float(inf_norm(output).sum()),
+        float(largest.sum()),
         float(len(output)),
     ]
 

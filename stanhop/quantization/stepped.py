@@ -1,7 +1,7 @@
 """A Hopfield layer taken apart: the same mathematics step by step, so that each tensor of a retrieval can be reached.
 
 The layers retrieve in one call, which may be a fused kernel. Simulated rounding needs the scores and the weights in
-between, and the export to ONNX needs plain operations.
+between.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from stanhop.hopfield.fast_separation import fast_separate
 from stanhop.hopfield.layers import Hopfield
-from stanhop.hopfield.separation import separate
 
 OnStep = Callable[[str, Tensor], Tensor]
 """Is given the name of what a retrieval makes and the tensor, and returns what goes on instead. The names are
@@ -25,12 +24,11 @@ class SteppedHopfield(nn.Module):
     Args:
         hopfield: The layer; its modules are shared.
         on_step: Is given each tensor of a retrieval and returns what goes on instead.
-        by_definition: Whether weights come from the slow definition, which consists of plain operations only.
     """
 
     _learned_alpha: Tensor
 
-    def __init__(self, hopfield: Hopfield, *, on_step: OnStep | None = None, by_definition: bool = False) -> None:
+    def __init__(self, hopfield: Hopfield, *, on_step: OnStep | None = None) -> None:
         super().__init__()
         self.num_heads = hopfield.num_heads
         self.separation = hopfield.separation
@@ -43,7 +41,6 @@ class SteppedHopfield(nn.Module):
         alpha = hopfield.alpha
         self.register_buffer("_learned_alpha", alpha[:, None, None] if isinstance(alpha, Tensor) else None)
         self._on_step: OnStep = on_step or (lambda _name, tensor: tensor)
-        self._separate = separate if by_definition else fast_separate
 
     def forward(self, query: Tensor, memory: Tensor | None = None, *, values: Tensor | None = None) -> Tensor:
         """As ``Hopfield.forward``: ``(..., queries, model_dim)`` to its shape."""
@@ -64,7 +61,7 @@ class SteppedHopfield(nn.Module):
         beta = state.shape[-1] ** -0.5
         scores = self._on_step(f"{prefix}scores", (state * beta) @ memory.transpose(-1, -2))
         alpha = self._learned_alpha if self.separation.alpha is None else self.separation.alpha
-        weights = self._separate(scores, alpha=alpha, no_op=self.separation.no_op, clip=self.separation.clip)
+        weights = fast_separate(scores, alpha=alpha, no_op=self.separation.no_op, clip=self.separation.clip)
         return self._on_step(f"{prefix}retrieved", self._on_step(f"{prefix}weights", weights) @ values)
 
     def _split_heads(self, patterns: Tensor) -> Tensor:

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from stanhop.config import TrackingConfig
+from stanhop.forecasting.bundle import load_bundle, save_bundle
 from stanhop.tracking.store import open_store
 
 
-@pytest.mark.parametrize("backend", ["dynamic", "static"])
+@pytest.mark.parametrize("backend", ["dynamic", "static", pytest.param("onnx", marks=pytest.mark.slow)])
 def test_the_new_directory_is_taken_by_evaluate_and_forecast(
     trained: Path, run: Any, tmp_path: Path, backend: str
 ) -> None:
@@ -28,6 +30,8 @@ def test_the_new_directory_is_taken_by_evaluate_and_forecast(
         document["after"]["mse_scaled"] / document["before"]["mse_scaled"] - 1
     )
     assert document["model"] == str(target)
+    assert document["after"].keys() == document["before"].keys()
+    assert all(value > 0 for value in document["after"].values())
     table = trained.parent / "sales.csv"
     assert run("forecast", "--model", target, "--input", table, "--output", tmp_path / "out").code == 0
     again = run("quantize", "--model", target, "--output", tmp_path / "twice")
@@ -59,6 +63,48 @@ def test_a_model_that_loses_too_much_is_not_written(
     assert "would be refused" in dry.err
     assert run(*arguments[:-1], "0.04").code == 0
     assert (tmp_path / "int8").is_dir()
+
+
+@pytest.fixture
+def fragile(trained: Path, tmp_path: Path) -> Path:
+    """A model that int8 ruins: of two large terms that cancel, one shares its scale with an idle, far larger weight."""
+    bundle = load_bundle(trained / "model")
+    network: Any = bundle.network
+    norm, *_, linear = network.read_outs[0]
+    norm.weight[:2] = 0.0
+    norm.bias[:2] = torch.tensor([0.0, 1.0])  # features that are always 0, always 1
+    linear.weight[:, 0] = 1e6
+    linear.weight[:, 1] = 100.0
+    network.direct.bias -= 100.0
+    save_bundle(tmp_path / "fragile", bundle)
+    return tmp_path / "fragile"
+
+
+def test_a_model_that_int8_really_ruins_is_refused_and_one_that_it_does_not_is_written(
+    fragile: Path, run: Any, tmp_path: Path
+) -> None:
+    refused = run("quantize", "--model", fragile, "--output", tmp_path / "int8")
+    assert refused.code == 2
+    assert "error[E304]: the squared error grew by" in refused.err
+    assert "more than 1%; nothing was written" in refused.err
+    assert not (tmp_path / "int8").exists()
+    dry = run("quantize", "--model", fragile, "--dry-run", "--format", "json")
+    assert dry.code == 0
+    assert dry.document["degradation"] > 100
+    allowed = f"{2 * dry.document['degradation']:.0f}"
+    assert run("quantize", "--model", fragile, "--output", tmp_path / "int8", "--max-degradation", allowed).code == 0
+    assert (tmp_path / "int8").is_dir()
+
+
+def test_a_backend_whose_extra_is_missing_is_refused_before_anything_is_computed(
+    trained: Path, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stanhop.model.onnx.find_spec", lambda name: None if name == "onnxscript" else object())
+    answer = run("quantize", "--model", trained / "model", "--backend", "onnx", "--output", tmp_path / "int8")
+    assert answer.code == 4
+    assert "writing ONNX needs onnxscript, which is not installed; pip install 'stanhop[onnx]'" in answer.err
+    assert "measuring" not in answer.err
+    assert not (tmp_path / "int8").exists()
 
 
 def test_a_dry_run_writes_and_records_nothing(trained: Path, run: Any, tmp_path: Path, tracking_folder: Path) -> None:
@@ -101,6 +147,7 @@ def test_one_run_holds_both_models_so_that_mlflow_ranks_them(
         (("--max-degradation", "much"), "--max-degradation: 'much' is no share; write 1% or 0.01"),
         (("--max-degradation", "-1%"), "is no share"),
         (("--scheme", "w8a16", "--backend", "static"), "--backend static is about 8-bit activations"),
+        (("--scheme", "w8a32", "--backend", "onnx"), "--backend onnx is about 8-bit activations"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(trained: Path, run: Any, arguments: Any, problem: str) -> None:

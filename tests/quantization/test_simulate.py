@@ -28,12 +28,11 @@ def relative(one: torch.Tensor, other: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize(("separation", "gate"), METHODS)
-@pytest.mark.parametrize("by_definition", [False, True])
-def test_a_stepped_layer_is_the_layer(make_network, contexts, separation, gate, by_definition) -> None:
+def test_a_stepped_layer_is_the_layer(make_network, contexts, separation, gate) -> None:
     network = make_network(separation=separation, gate=gate, num_updates=2)
     stepped = copy.deepcopy(network)
     for name, hopfield in hopfields_in(stepped):
-        stepped.set_submodule(name, SteppedHopfield(hopfield, by_definition=by_definition))
+        stepped.set_submodule(name, SteppedHopfield(hopfield))
     assert not any(hopfields_in(stepped)), "every layer is replaced"
     assert relative(stepped(contexts[0]), network(contexts[0])) < 1e-5
 
