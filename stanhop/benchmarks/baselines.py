@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -182,7 +183,7 @@ def measure_baseline(
         errors = _errors(forecasts, chosen, length)
         seconds = trained_s if baseline.is_trained else time.monotonic() - began_s
     return Measurement(
-        data=data.source,
+        data=Path(data.source).name,
         prediction_length=prediction_length,
         model=f"{baseline.name} (sktime)",
         seed=seed if baseline.is_trained else None,

@@ -197,7 +197,14 @@ def with_dense_features(patterns: Tensor) -> Tensor:
 
 def _shape(tensors: Tensors) -> Shape:
     query, memory, values = tensors.query, tensors.memory, tensors.values
-    return Shape(query.shape[2], memory.shape[2], query.shape[3], values.shape[3], query.element_size())
+    is_before_9 = capability_of(query.device) < (9, 0)
+    return Shape(query.shape[2], memory.shape[2], query.shape[3], values.shape[3], query.element_size(), is_before_9)
+
+
+@functools.cache
+def capability_of(device: torch.device) -> tuple[int, int]:
+    """Compute capability of a GPU; of what is none, that which the tables were made for."""
+    return torch.cuda.get_device_capability(device) if device.type == "cuda" else (9, 0)
 
 
 def _read(tensors: Tensors) -> tuple[Any, ...]:

@@ -2,12 +2,13 @@
 
 The tables come from compiling every kernel ahead of time, with all of its options on, for compute capability 9.0: each
 entry is the largest tile, at the fewest warps, for which the assembler spills no register (at most 64 bytes a thread in
-a few entries that no better one was found for). ``tests/kernels/test_ahead_of_time.py`` keeps that true. On 8.0 they
-compile and fit as well, but the backward pass of 65 to 128 memories spills.
+a few entries that no better one was found for). Before 9.0 some of them spill kilobytes: such a GPU has tables of its
+own, which loop over blocks of memories sooner. ``tests/kernels/test_ahead_of_time.py`` keeps both true.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 SMALLEST_BLOCK = 16
@@ -24,46 +25,89 @@ Resident = dict[tuple[int, int], dict[int, tuple[int, int]]]
 Looped = dict[tuple[int, int], tuple[int, int, int]]
 """By (bytes an item, features): block of queries, block of memories, warps."""
 
-RESIDENT_FORWARD: Resident = {
-    (2, 32): {16: (16, 1), 32: (32, 2), 64: (64, 4), 128: (16, 4), 256: (16, 4), 512: (16, 8)},
-    (2, 64): {16: (16, 1), 32: (32, 2), 64: (64, 4), 128: (32, 4), 256: (16, 4), 512: (16, 8)},
-    (2, 128): {16: (16, 1), 32: (32, 2), 64: (64, 4), 128: (32, 4), 256: (16, 8)},
-    (4, 32): {16: (16, 1), 32: (32, 4), 64: (64, 4), 128: (16, 4), 256: (16, 4)},
-    (4, 64): {16: (16, 1), 32: (32, 2), 64: (64, 4), 128: (32, 8)},
-    (4, 128): {16: (16, 2), 32: (32, 4), 64: (32, 8)},
-}
-RESIDENT_BACKWARD: Resident = {
-    (2, 32): {16: (16, 1), 32: (32, 2), 64: (16, 8), 128: (16, 8), 256: (16, 8)},
-    (2, 64): {16: (16, 1), 32: (32, 4), 64: (32, 8), 128: (16, 8)},
-    (2, 128): {16: (16, 2), 32: (16, 4), 64: (16, 8)},
-    (4, 32): {16: (16, 2), 32: (16, 8), 64: (16, 4), 128: (16, 8)},
-    (4, 64): {16: (16, 2), 32: (16, 4), 64: (16, 8)},
-    (4, 128): {16: (16, 8)},
-}
-LOOPED_FORWARD: Looped = {
-    (2, 32): (64, 64, 4),
-    (2, 64): (64, 64, 4),
-    (2, 128): (64, 64, 4),
-    (4, 32): (64, 32, 4),
-    (4, 64): (64, 32, 4),
-    (4, 128): (16, 32, 4),
-}
-LOOPED_BACKWARD_QUERIES: Looped = {
-    (2, 32): (64, 32, 4),
-    (2, 64): (64, 32, 4),
-    (2, 128): (64, 32, 4),
-    (4, 32): (16, 32, 4),
-    (4, 64): (16, 32, 4),
-    (4, 128): (16, 32, 8),
-}
-LOOPED_BACKWARD_MEMORIES: Looped = {
-    (2, 32): (64, 32, 8),
-    (2, 64): (64, 32, 8),
-    (2, 128): (32, 32, 8),
-    (4, 32): (16, 32, 8),
-    (4, 64): (32, 32, 8),
-    (4, 128): (16, 32, 8),
-}
+
+@dataclass(frozen=True)
+class Tables:
+    """Tiles of every kernel.
+
+    Args:
+        resident_forward: Of the forward pass that holds all memories in one tile.
+        resident_backward: Of its backward pass.
+        looped_forward: Of the forward pass that loops over blocks of memories.
+        looped_backward_queries: Of that part of its backward pass that goes by queries.
+        looped_backward_memories: Of the part that goes by memories.
+    """
+
+    resident_forward: Resident
+    resident_backward: Resident
+    looped_forward: Looped
+    looped_backward_queries: Looped
+    looped_backward_memories: Looped
+
+
+TABLES = Tables(
+    resident_forward={
+        (2, 32): {16: (16, 1), 32: (32, 2), 64: (64, 4), 128: (16, 4), 256: (16, 4), 512: (16, 8)},
+        (2, 64): {16: (16, 1), 32: (32, 2), 64: (64, 4), 128: (32, 4), 256: (16, 4), 512: (16, 8)},
+        (2, 128): {16: (16, 1), 32: (32, 2), 64: (64, 4), 128: (32, 4), 256: (16, 8)},
+        (4, 32): {16: (16, 1), 32: (32, 4), 64: (64, 4), 128: (16, 4), 256: (16, 4)},
+        (4, 64): {16: (16, 1), 32: (32, 2), 64: (64, 4), 128: (32, 8)},
+        (4, 128): {16: (16, 2), 32: (32, 4), 64: (32, 8)},
+    },
+    resident_backward={
+        (2, 32): {16: (16, 1), 32: (32, 2), 64: (16, 8), 128: (16, 8), 256: (16, 8)},
+        (2, 64): {16: (16, 1), 32: (32, 4), 64: (32, 8), 128: (16, 8)},
+        (2, 128): {16: (16, 2), 32: (16, 4), 64: (16, 8)},
+        (4, 32): {16: (16, 2), 32: (16, 8), 64: (16, 4), 128: (16, 8)},
+        (4, 64): {16: (16, 2), 32: (16, 4), 64: (16, 8)},
+        (4, 128): {16: (16, 8)},
+    },
+    looped_forward={
+        (2, 32): (64, 64, 4),
+        (2, 64): (64, 64, 4),
+        (2, 128): (64, 64, 4),
+        (4, 32): (64, 32, 4),
+        (4, 64): (64, 32, 4),
+        (4, 128): (16, 32, 4),
+    },
+    looped_backward_queries={
+        (2, 32): (64, 32, 4),
+        (2, 64): (64, 32, 4),
+        (2, 128): (64, 32, 4),
+        (4, 32): (16, 32, 4),
+        (4, 64): (16, 32, 4),
+        (4, 128): (16, 32, 8),
+    },
+    looped_backward_memories={
+        (2, 32): (64, 32, 8),
+        (2, 64): (64, 32, 8),
+        (2, 128): (32, 32, 8),
+        (4, 32): (16, 32, 8),
+        (4, 64): (32, 32, 8),
+        (4, 128): (16, 32, 8),
+    },
+)
+"""From compute capability 9.0 on."""
+TABLES_BEFORE_9 = dataclasses.replace(
+    TABLES,
+    resident_forward=TABLES.resident_forward
+    | {
+        (2, 64): {16: (16, 1), 32: (32, 2), 64: (64, 4), 128: (32, 4), 256: (16, 4)},
+        (2, 128): {16: (16, 1), 32: (32, 2), 64: (64, 4), 128: (32, 4)},
+        (4, 32): {16: (16, 1), 32: (32, 4), 64: (64, 4), 128: (16, 4)},
+        (4, 64): {16: (16, 1), 32: (32, 2)},
+        (4, 128): {16: (16, 2), 32: (32, 4)},
+    },
+    resident_backward=TABLES.resident_backward
+    | {
+        (2, 32): {16: (16, 1), 32: (32, 2)},
+        (2, 64): {16: (16, 1), 32: (32, 4)},
+        (4, 32): {16: (16, 2), 32: (16, 8)},
+        (4, 64): {16: (16, 2), 32: (16, 4)},
+    },
+    looped_forward=TABLES.looped_forward | {(2, 128): (32, 64, 4), (4, 64): (32, 32, 4)},
+)
+"""From 8.0 to 8.9: fewer memories in one tile, whose registers and 99 KB of shared memory (8.6, 8.9) hold less."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +141,7 @@ class Shape:
         head_dim: Features of query and memory.
         values_dim: Features of the values.
         itemsize: Bytes of one of them.
+        is_before_9: Whether the GPU's compute capability is below 9.0.
     """
 
     num_queries: int
@@ -104,6 +149,12 @@ class Shape:
     head_dim: int
     values_dim: int
     itemsize: int
+    is_before_9: bool = False
+
+    @property
+    def tables(self) -> Tables:
+        """Those of the GPU."""
+        return TABLES_BEFORE_9 if self.is_before_9 else TABLES
 
     @property
     def width(self) -> tuple[int, int]:
@@ -113,17 +164,17 @@ class Shape:
 
 def forward_plan(shape: Shape) -> Plan:
     """Tiles of the forward pass."""
-    return _resident(shape, RESIDENT_FORWARD) or _looped(shape, LOOPED_FORWARD)
+    return _resident(shape, shape.tables.resident_forward) or _looped(shape, shape.tables.looped_forward)
 
 
 def backward_plan(shape: Shape) -> Plan:
     """Tiles of the backward pass; where it is looped, of the part that goes by queries."""
-    return _resident(shape, RESIDENT_BACKWARD) or _looped(shape, LOOPED_BACKWARD_QUERIES)
+    return _resident(shape, shape.tables.resident_backward) or _looped(shape, shape.tables.looped_backward_queries)
 
 
 def memories_plan(shape: Shape) -> Plan:
     """Tiles of that part of a looped backward pass that goes by memories."""
-    return _looped(shape, LOOPED_BACKWARD_MEMORIES)
+    return _looped(shape, shape.tables.looped_backward_memories)
 
 
 def block(size: int) -> int:

@@ -18,7 +18,7 @@ STEPS = 5
 
 
 def measured(name: str, series: Series, *, stride: int = 1, seed: int | None = None) -> Measurement:
-    data = DataConfig(source="waves")
+    data = DataConfig(source="tables/waves.csv")
     baseline = find_baseline(name)
     settings = baseline_settings(baseline, series, data, fingerprint="f" * 64, stride=stride)
     return measure_baseline(
@@ -36,6 +36,10 @@ def errors_of(series: Series, shift: Any, *, stride: int = 1) -> tuple[float, fl
         for origin in range(split.test.start, split.test.stop - STEPS + 1, stride)
     ]
     return float(np.mean(np.square(differences))), float(np.mean(np.abs(differences)))
+
+
+def test_a_file_is_named_without_its_folder_as_trainings_name_it(series: Series) -> None:
+    assert measured("naive", series).data == "waves.csv"
 
 
 def test_naive_repeats_the_last_value(series: Series) -> None:

@@ -74,7 +74,8 @@ def recorded(case: dict[str, Any]) -> Iterator[tuple[str, Any, tuple[Any, ...], 
     clip = (0.25, 1.1) if case.get("clip") else None
     rule = Rule(kind=kind, no_op=case["no_op"], beta=0.125, clip=clip, dropout=0.1 if case.get("dropout") else 0.0)
     recorders = {name: Recorder(getattr(launch, name)) for name in KERNELS}
-    with mock.patch.multiple(launch, **recorders):
+    capability = divmod(case.get("capability", 90), 10)
+    with mock.patch.multiple(launch, **recorders, capability_of=lambda _: capability):
         retrieved, statistics = launch.launch_forward(tensors, rule)
         grad = torch.empty_like(retrieved)
         launch.launch_backward(tensors, rule, retrieved, grad, statistics, learns_alpha=kind == "entmax")

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LARGEST_SHARED = {80: 163 * 1024, 90: 227 * 1024}
-"""Bytes of shared memory a program may have, by compute capability."""
+LARGEST_SHARED = {80: 99 * 1024, 90: 227 * 1024}
+"""Bytes of shared memory a program may have, by compute capability; 8.6 and 8.9 have less than 8.0, and its tables."""
 TOLERATED_SPILL = 64
 """Bytes a thread may spill: most tiles spill none, and for a few nothing better was found."""
 
@@ -52,7 +52,7 @@ def test_the_kernels_of_the_default_network_fit(tmp_path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("capability", "lengths"), [(80, (14,)), (90, (14, 120))])
+@pytest.mark.parametrize(("capability", "lengths"), [(80, (14, 120)), (90, (14, 120))])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_every_shape_that_is_trained_on_fits(dtype, capability, lengths, tmp_path) -> None:
     cases = [
@@ -67,8 +67,10 @@ def test_every_shape_that_is_trained_on_fits(dtype, capability, lengths, tmp_pat
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("head_dim", [32, 64, 128])
-def test_every_tile_fits_with_all_options_on(head_dim, dtype, tmp_path) -> None:
-    cases = [case(dtype, length, head_dim, **ALL_ON) for length in (16, 32, 64, 128, 256, 512, 4096)]
+@pytest.mark.parametrize("capability", [80, 90])
+def test_every_tile_fits_with_all_options_on(capability, head_dim, dtype, tmp_path) -> None:
+    lengths = (16, 32, 64, 128, 256, 512, 4096)
+    cases = [case(dtype, length, head_dim, capability=capability, **ALL_ON) for length in lengths]
     assert_fit(compiled(cases, tmp_path))
 
 
