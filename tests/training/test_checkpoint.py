@@ -90,7 +90,7 @@ def test_no_code_in_a_checkpoint_runs_whatever_is_asked_for(
 ) -> None:
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     torch.save({"value": Canary(tmp_path / "canary")}, tmp_path / "a.ckpt")
-    with pytest.raises(pickle.UnpicklingError):
+    with pytest.raises(ModelError, match="no checkpoint of tensors and plain values"):
         AtomicCheckpointIO().load_checkpoint(tmp_path / "a.ckpt", weights_only=weights_only)
     assert not (tmp_path / "canary").exists()
 
@@ -255,7 +255,7 @@ def test_other_threads_and_versions_are_a_warning(tmp_path: Path, caplog: pytest
 def test_strictly_other_threads_are_refused(tmp_path: Path) -> None:
     save(folder_of(tmp_path), 10)
     identity = folder_of(tmp_path)._identity.model_copy(update={"num_threads": 77})
-    with pytest.raises(ModelError, match="number of threads differ.*leave --strict-resume out"):
+    with pytest.raises(ModelError, match=r"number of threads differ.*leave --strict-resume out"):
         CheckpointFolder(tmp_path, identity=identity, is_strict=True).resume()
 
 
