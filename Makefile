@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STANHOP := $(CURDIR)/$(BIN)/stanhop
 
-.PHONY: setup check test test-slow demo
+.PHONY: setup check test test-slow reliability soak demo
 
 setup: .venv/.ready
 
@@ -25,6 +25,16 @@ test: setup
 
 test-slow: setup
 	$(BIN)/pytest -m slow
+
+# The promises of docs/reliability.md in CI's sizes; the page is made anew from what they measure.
+reliability: setup
+	STANHOP_FIGURES=$(CURDIR)/docs/reliability.json $(BIN)/pytest -m "slow or not slow" tests/reliability
+	$(BIN)/python docs/render_reliability.py
+
+# The same at length: hours, for a night before a release.
+soak: setup
+	STANHOP_SOAK=1 $(BIN)/pytest -m slow tests/reliability
+	$(BIN)/python -m tests.reliability.fuzz_reader 3600
 
 # Offline: built-in data, a model that trains in half a minute, and what follows two tables.
 demo: setup

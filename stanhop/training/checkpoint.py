@@ -21,6 +21,7 @@ from pydantic import Field
 import stanhop
 from stanhop.config import RunConfig, Section, flatten
 from stanhop.errors import Code, ModelError, quoted
+from stanhop.forecasting.forecaster import is_out_of_memory
 from stanhop.storage import remove_file, sha256_of, sha256_of_file, write_bytes, write_text
 
 logger = logging.getLogger(__name__)
@@ -273,5 +274,18 @@ class AtomicCheckpointIO(CheckpointIO):
 
 
 def _read(path: Path) -> dict[str, Any]:
-    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    """The checkpoint at ``path``.
+
+    Raises:
+        ModelError: it is none, or holds more than tensors and plain values; nothing of it was run.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises what its parts raise, and a hostile file chooses which
+        if is_out_of_memory(error):
+            raise
+        problem = f"is no checkpoint of tensors and plain values ({type(error).__name__})"
+        raise ModelError(Code.CHECKPOINT, problem, fix=START_AGAIN, file=path) from error
+    if not isinstance(checkpoint, dict):
+        raise ModelError(Code.CHECKPOINT, "is no checkpoint of a training", fix=START_AGAIN, file=path)
     return checkpoint
