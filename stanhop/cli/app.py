@@ -17,13 +17,27 @@ import typer
 from typer.exceptions import TyperException
 
 import stanhop
-from stanhop.cli import bench, config, data, doctor, evaluate, export, forecast, outliers, quantize, report, runs, train
+from stanhop.cli import (
+    bench,
+    config,
+    data,
+    doctor,
+    evaluate,
+    export,
+    forecast,
+    outliers,
+    quantize,
+    report,
+    runs,
+    train,
+    tune,
+)
 from stanhop.cli.output import Format, Output
 from stanhop.errors import Code, InternalError, MachineError, UsageError, UserError, masked, quoted
 from stanhop.storage import write_text
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, rich_markup_mode="rich")
-for verb in (train, forecast, evaluate, quantize, outliers, report, doctor):
+for verb in (train, forecast, evaluate, quantize, outliers, tune, report, doctor):
     app.add_typer(verb.app)
 app.add_typer(data.app, name="data")
 app.add_typer(config.app, name="config")

@@ -198,7 +198,7 @@ def _train(task: _Task, run: TrackedRun, checkpoint: Path | None) -> tuple[Forec
     journal = Journal(patience=train.patience, on_epoch=on_epoch)
     writer = AtomicCheckpointIO()
     saver = Saver(task.folder, writer=writer, journal=journal, signals=task.signals)
-    with _quiet_lightning():
+    with quiet_lightning():
         trainer = _trainer(train, writer, [journal, *([bar] if task.shows_progress else []), saver])
         try:
             trainer.fit(module, datamodule=task.datamodule, ckpt_path=checkpoint, weights_only=True)
@@ -328,7 +328,7 @@ def _dataset(config: RunConfig) -> str:
 
 
 @contextmanager
-def _quiet_lightning() -> Iterator[None]:
+def quiet_lightning() -> Iterator[None]:
     """Lightning without its advice: every choice it comments on is made on purpose."""
     loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
     levels = [each.level for each in loggers]
