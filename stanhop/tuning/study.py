@@ -183,14 +183,13 @@ class _Search:
             losses.append(epoch.validation_loss)
             run.log_metrics(epoch.metrics, step=epoch.epoch)
             trial.report(min(losses), epoch.epoch)
-            self.signals.stop_if_received(f"in trial {trial.number}, which will begin anew", can_resume=True)
             if trial.should_prune():
                 raise _Pruned
 
         try:
             config = resolve([Layer("base", self.config.model_dump(mode="json")), Layer("trial", nest(values))])
             run.log_config(config)
-            loss = train_trial(config, self.series_set, on_epoch=on_epoch).validation_loss
+            loss = train_trial(config, self.series_set, on_epoch=on_epoch, signals=self.signals).validation_loss
         except _Pruned:
             self.study.tell(trial, state=TrialState.PRUNED)
             result = TrialResult(trial.number, values, min(losses), "pruned")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -11,12 +13,14 @@ from typing import Any
 import pytest
 
 from stanhop.config import Layer, RunConfig, TrackingConfig, file_layer, flatten, nest, resolve
-from stanhop.errors import Code, DataError, DivergedError, OutputError
+from stanhop.errors import Code, DataError, DivergedError, OutputError, StoppedError
 from stanhop.series.frame import SeriesSet
 from stanhop.series.load import load_series
 from stanhop.tracking.search import find_runs
 from stanhop.training.fit import fit
+from stanhop.training.guards import SignalWatch
 from stanhop.training.journal import Epoch
+from stanhop.training.lightning_module import ForecastingModule
 from stanhop.tuning import study as study_module
 from stanhop.tuning.space import Dimension
 from stanhop.tuning.study import SearchResult, search
@@ -33,7 +37,7 @@ def losses(monkeypatch: pytest.MonkeyPatch) -> Callable[[Loss], list[RunConfig]]
     def arrange(formula: Loss) -> list[RunConfig]:
         tried: list[RunConfig] = []
 
-        def train(config: RunConfig, _: SeriesSet, *, on_epoch: Callable[[Epoch], None]) -> Epoch:
+        def train(config: RunConfig, _: SeriesSet, *, on_epoch: Callable[[Epoch], None], signals: SignalWatch) -> Epoch:
             tried.append(config)
             epochs = [
                 Epoch(number, loss, loss, 0.1, 0.1, is_best=True)
@@ -61,12 +65,14 @@ def run(config: RunConfig, space: Space, folder: Path, **options: Any) -> Search
 
 def test_a_trial_has_the_losses_of_a_training(config: RunConfig, tmp_path: Path) -> None:
     seen: list[Epoch] = []
-    best = train_trial(config, load_series(config.data), on_epoch=seen.append)
+    with SignalWatch(how_to_go_on="again") as signals:
+        best = train_trial(config, load_series(config.data), on_epoch=seen.append, signals=signals)
     result = fit(config, run_path=tmp_path / "run", progress=False)
     assert best.validation_loss == result.metrics["val/best_loss"]
     assert [epoch.epoch for epoch in seen] == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_search_finds_what_is_better_than_its_start(
     config: RunConfig, space: Space, tmp_path: Path, losses: Callable[[Loss], list[RunConfig]]
 ) -> None:
@@ -126,6 +132,26 @@ def test_a_trial_that_was_cut_off_is_begun_anew(
     assert result.num_failed == 0
 
 
+def test_a_signal_ends_the_search_after_its_step_and_the_trial_is_begun_anew(
+    config: RunConfig, space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, todo = ForecastingModule.training_step, [1]
+
+    def training_step(self: ForecastingModule, batch: Any, batch_index: int) -> Any:
+        if self.trainer.global_step == 2 and todo:
+            todo.pop()
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, batch, batch_index)
+
+    monkeypatch.setattr(ForecastingModule, "training_step", training_step)
+    with pytest.raises(StoppedError, match="stopped by SIGTERM in a trial, which will begin anew") as caught:
+        run(config, space, tmp_path, num_trials=1)
+    assert caught.value.exit_code == 128 + signal.SIGTERM
+    result = run(config, space, tmp_path, num_trials=1)
+    assert (result.num_complete, result.start_loss) == (1, result.best.loss)
+
+
+@pytest.mark.slow
 def test_weak_trials_are_cut_short(
     config: RunConfig, space: Space, tmp_path: Path, losses: Callable[[Loss], list[RunConfig]]
 ) -> None:
