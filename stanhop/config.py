@@ -463,7 +463,12 @@ def parse_yaml(text: str, *, file: Path | str) -> Any:  # plain data of any shap
 
 def to_yaml(config: RunConfig) -> str:
     """The resolved ``config`` as a file that ``file_layer`` reads back."""
-    return yaml.dump(config.model_dump(mode="json"), Dumper=_StrictDumper, sort_keys=False, allow_unicode=True)
+    return dump_yaml(config.model_dump(mode="json"))
+
+
+def dump_yaml(values: Mapping[str, Any]) -> str:
+    """Plain ``values`` as YAML that ``parse_yaml`` reads back."""
+    return yaml.dump(dict(values), Dumper=_StrictDumper, sort_keys=False, allow_unicode=True)
 
 
 def _wrapped(sections: Iterable[str], values: dict[str, Any]) -> dict[str, Any]:

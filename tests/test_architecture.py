@@ -22,7 +22,7 @@ ROWS = [
     {"forecasting"},
     {"quantization", "tracking"},
     {"training", "series.datamodule", "report"},
-    {"benchmarks"},
+    {"benchmarks", "tuning"},
     {"interop", "cli", "__main__"},
 ]
 ROW = {name: row for row, names in enumerate(ROWS) for name in names}

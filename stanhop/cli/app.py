@@ -32,13 +32,14 @@ from stanhop.cli import (
     runs,
     tracking,
     train,
+    tune,
 )
 from stanhop.cli.output import Format, Output
 from stanhop.errors import Code, InternalError, MachineError, UsageError, UserError, masked, quoted
 from stanhop.storage import write_text
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, rich_markup_mode="rich")
-for verb in (train, forecast, evaluate, backtest, quantize, outliers, report, doctor):
+for verb in (train, forecast, evaluate, backtest, quantize, outliers, tune, report, doctor):
     app.add_typer(verb.app)
 app.add_typer(data.app, name="data")
 app.add_typer(config.app, name="config")

@@ -116,12 +116,17 @@ def train(
     _print_result(result, output)
 
 
+def folder_name(source: str) -> str:
+    """What folders of runs on ``source`` begin with: its name, made safe where that is no plain word."""
+    stem = Path(source).stem or source
+    return stem if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}", stem) else safe_name(stem)
+
+
 def _default_run_path(source: str, *, resume: bool) -> Path:
     """The first of ``runs/<data>-1``, ``-2``, … that is free; to resume, the last that is not."""
     if os.environ.get("LOCAL_RANK", "0") != "0":  # Lightning runs this command line again, once a further device
         return Path(os.environ[RUN_PATH_VARIABLE])
-    stem = Path(source).stem or source
-    name = stem if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}", stem) else safe_name(stem)
+    name = folder_name(source)
     number = 1
     while os.path.lexists(RUNS / f"{name}-{number}"):
         number += 1
