@@ -4,6 +4,9 @@ Trains a network with a point head and one with a quantile head (preset etth1), 
 with and without the scale of the context, and measures both as they are and as they learn from each outcome. Nothing is
 chosen by the test rows. Networks that stand in the folder already are not trained again.
 
+With --choose, it shows instead what the two constants in stanhop/forecasting were chosen by: interval scores on one
+half of the validation rows, with offsets of the other half, the mean of both ways round.
+
 Run: python benchmarks/intervals.py --threads 1
 """
 
@@ -22,11 +25,21 @@ import torch
 from stanhop.benchmarks.table import machine
 from stanhop.cli.layers import run_layers
 from stanhop.config import Layer, RunConfig, resolve
-from stanhop.forecasting.adaptive import RATE
+from stanhop.forecasting.adaptive import RATE, AdaptiveIntervals
 from stanhop.forecasting.bundle import load_bundle
 from stanhop.forecasting.calibration import calibrate
 from stanhop.forecasting.evaluation import Evaluation, evaluate
-from stanhop.forecasting.intervals import SHARE_OF_MEAN
+from stanhop.forecasting.forecaster import Forecaster
+from stanhop.forecasting.intervals import (
+    SHARE_OF_MEAN,
+    Intervals,
+    Prediction,
+    conformal_quantile,
+    scale_of,
+    tails,
+)
+from stanhop.forecasting.metrics import interval_scores
+from stanhop.forecasting.rolling import origins_of, roll
 from stanhop.series.frame import SeriesSet
 from stanhop.series.load import load_series
 from stanhop.storage import write_text
@@ -35,6 +48,9 @@ from stanhop.training.fit import fit
 
 LEVELS = (80.0, 95.0)
 HEADS = ("point", "quantile")
+SHARES = (0.0, 0.25, 0.5, 1.0, 1e6)
+RATES = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
+SMALLEST = 1e-6
 SAME_FOR_ALL = 1e6
 """A floor beside which no context's own deviation counts: the scale is the same for all windows."""
 RESULTS = Path(__file__).parent / "results"
@@ -75,6 +91,48 @@ def figures(measured: Evaluation, prefix: str) -> dict[str, Any]:
     return {**found, "mse_scaled": measured.metrics["mse_scaled"], "by_channel": by_channel, "by_step": by_step}
 
 
+def choices(model_path: Path, series_set: SeriesSet) -> dict[str, dict[str, float]]:
+    """The interval score, summed over levels, by what is added to a context's deviation, and by learning rate."""
+    bundle = load_bundle(model_path)
+    forecaster, (series,) = Forecaster(bundle), series_set.series
+    rows, scaler = origins_of(bundle, series, "validation"), bundle.scalers[series.id]
+    rolled = list(roll(forecaster, series, rows, scaler=scaler, batch_size=64))
+    context, forecast, target = (
+        np.concatenate([getattr(batch, name) for batch in rolled]) for name in ("context", "forecast", "target")
+    )
+    middle, steps = len(target) // 2, target.shape[1]
+    halves = (slice(0, middle), slice(middle + steps, None))  # a horizon apart: no row is a target in both
+    found: dict[str, dict[str, float]] = {"share_of_mean": {}, "rate": {}}
+    for share in SHARES:
+        found["share_of_mean"][f"{share:g}" if share < SAME_FOR_ALL else "plain"] = 0.0
+    for tuned_on, measured_on in (halves, halves[::-1]):
+        unseen = (Prediction(forecast[measured_on]), context[measured_on])
+        for share in SHARES:
+            intervals = _calibrated(context[tuned_on], (target - forecast)[tuned_on], share)
+            key = f"{share:g}" if share < SAME_FOR_ALL else "plain"
+            found["share_of_mean"][key] += _score(intervals.around(*unseen), target[measured_on]) / 2
+        intervals = _calibrated(context[tuned_on], (target - forecast)[tuned_on], SHARE_OF_MEAN)
+        for rate in RATES:
+            bounds = AdaptiveIntervals(intervals, rate=rate).around(*unseen, target[measured_on])
+            score = _score(bounds, target[measured_on]) / 2
+            found["rate"][f"{rate:g}"] = found["rate"].get(f"{rate:g}", 0.0) + score
+    return found
+
+
+def _calibrated(context: np.ndarray, errors: np.ndarray, share: float) -> Intervals:
+    floor = share * context.std(axis=1).mean(axis=0) + SMALLEST
+    scores = errors / scale_of(context, floor)
+    lower, upper = (np.stack([conformal_quantile(scores, tails(level)[side]) for level in LEVELS]) for side in (0, 1))
+    return Intervals(LEVELS, lower, upper, floor, num_windows=len(errors))
+
+
+def _score(bounds: tuple[np.ndarray, np.ndarray], target: np.ndarray) -> float:
+    return sum(
+        float(interval_scores(lower, upper, target, level=level).mean())
+        for lower, upper, level in zip(*bounds, LEVELS, strict=True)
+    )
+
+
 def to_markdown(rows: list[dict[str, Any]]) -> str:
     """The rows as a table; widths and interval scores are in scaled units."""
     lines = [HEADINGS, ("---",) * len(HEADINGS)]
@@ -93,6 +151,7 @@ def main() -> None:
     parser.add_argument("--data", default="ETTh1", help="A named data set.")
     parser.add_argument("--folder", type=Path, default=Path("runs/intervals"), help="Where the networks are kept.")
     parser.add_argument("--results", type=Path, default=RESULTS, help="Where the figures go.")
+    parser.add_argument("--choose", action="store_true", help="Show what the constants were chosen by.")
     parser.add_argument("--threads", type=int, default=1, help="Threads of torch.")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -102,6 +161,9 @@ def main() -> None:
         series_set, run_path = load_series(config.data), options.folder / head
         has_begun = (run_path / "checkpoints" / MANIFEST).exists()
         fit(config, run_path=run_path, resume=has_begun, series_set=series_set)
+        if options.choose:
+            print(json.dumps(choices(run_path / "model", series_set), indent=2))
+            return
         rows += rows_of(head, run_path / "model", series_set)
         sys.stderr.write(to_markdown(rows))
     document = {

@@ -158,7 +158,7 @@ def error_plot(found: Backtest, scores: Sequence[Scores]) -> bytes:
     for window in first_windows:
         axes.axvline(times[window], color="0.6", linewidth=0.8, linestyle=":")
     axes.set(ylabel="MAE of the window, scaled", xlabel="last known time", title="Backtest: error by window")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.25 * max(max(each.mae_by_window) for each in scores))  # the legend has room above
     label_times(axes)
     tidy(axes)
     axes.legend(frameon=False, fontsize=8, ncols=3, loc="upper left")

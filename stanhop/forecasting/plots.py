@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -21,8 +22,8 @@ from stanhop.series.frame import Series
 
 # Blue and vermilion of Okabe & Ito's palette: told apart with every kind of colour vision, and in grey.
 HISTORY_COLOUR, FORECAST_COLOUR = "#0072B2", "#D55E00"
-BAND_OPACITY = 0.18
-"""Of one level; where several lie over each other they add up, so that the narrowest is the darkest."""
+FAINTEST, STRONGEST = 0.18, 0.4
+"""Share of the forecast's colour in the band of the widest and of the narrowest level."""
 MOST_PANELS = 8
 SHOWN_HISTORY = 4
 """Horizons of history that stand before the forecast."""
@@ -116,6 +117,12 @@ def _bands(forecast: Forecast, channel: str) -> tuple[tuple[float, np.ndarray, n
     return tuple(bounds) if forecast.levels else ()
 
 
+def _tint(place: int, count: int) -> tuple[float, ...]:
+    """The colour of the band that is number ``place`` of ``count``, from the narrowest."""
+    share = FAINTEST + (STRONGEST - FAINTEST) * (count - 1 - place) / max(1, count - 1)
+    return tuple(1 - share * (1 - part) for part in to_rgb(FORECAST_COLOUR))
+
+
 def _draw(axes: Axes, panel: _Panel) -> None:
     """History, and the forecast joined to its last point; a line between the two says where the known ends."""
     # Naive local times: matplotlib would show those of a time zone in UTC.
@@ -124,9 +131,9 @@ def _draw(axes: Axes, panel: _Panel) -> None:
     joined_times = times[-1:].append(future_times)
     joined = np.concatenate([panel.history[-1:], panel.forecast])
     axes.plot(joined_times, joined, color=FORECAST_COLOUR, linewidth=1.8, label="forecast")
-    for level, lower, upper in reversed(panel.bands):
+    for place, (level, lower, upper) in reversed(list(enumerate(panel.bands))):  # the widest lies at the bottom
         low, high = (np.concatenate([panel.history[-1:], bound]) for bound in (lower, upper))
-        look: dict[str, Any] = {"color": FORECAST_COLOUR, "alpha": BAND_OPACITY, "linewidth": 0}
+        look: dict[str, Any] = {"color": _tint(place, len(panel.bands)), "linewidth": 0, "zorder": 0.5}
         axes.fill_between(joined_times, low, high, label=f"{named(level)} %", **look)
     if len(panel.forecast) == 1:
         axes.plot(future_times, panel.forecast, color=FORECAST_COLOUR, marker="o")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
@@ -72,9 +73,9 @@ def value_columns(channels: tuple[str, ...], layout: Layout, *, levels: Sequence
     channels = (FORECAST_COLUMN,) if is_single else channels
     bounds = [f"{side}-{named(level)}" for level in levels for side in ("lo", "hi")]
     columns = [name for channel in channels for name in (channel, *(f"{channel}-{bound}" for bound in bounds))]
-    taken = [name for name in columns if columns.count(name) > 1]
-    if taken:
-        problem = f"two columns of the forecast would be called {quoted(taken[0])}"
+    taken = next((name for name, count in Counter(columns).items() if count > 1), None)
+    if taken is not None:
+        problem = f"two columns of the forecast would be called {quoted(taken)}"
         raise DataError(Code.COLUMN, problem, fix="rename the channel, or leave --levels out")
     return tuple(columns)
 

@@ -17,7 +17,7 @@ from stanhop.benchmarks.backtest import Backtest, BacktestTask, backtest
 from stanhop.benchmarks.backtest_scores import error_plot, forecasts_csv, scores_csv, scores_of, to_markdown
 from stanhop.benchmarks.baselines import find_baseline
 from stanhop.config import TrackingConfig
-from stanhop.errors import OutputError
+from stanhop.errors import DataError, OutputError
 from stanhop.forecasting.bundle import load_bundle
 from stanhop.forecasting.forecaster import Forecaster
 from stanhop.series.frame import Series
@@ -193,3 +193,25 @@ def test_tables_say_what_was_forecast_and_how_well(found: Backtest) -> None:
     lines = to_markdown(scores).splitlines()
     assert [line.split(" | ")[0].strip("| ") for line in lines[2:]] == [each.forecaster for each in scores]
     assert error_plot(found, scores).startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_series_of_a_long_table_count_alike_whatever_their_units(task: BacktestTask, tmp_path: Path) -> None:
+    header, *rows = Path(task.config.data.source).read_text().splitlines()
+    path = tmp_path / "long.csv"
+    small = [f"small,{row}" for row in rows]
+    large = [f"large,{row.split(',')[0]}," + ",".join(f"{cell}e3" for cell in row.split(",")[1:]) for row in rows]
+    path.write_text("\n".join([f"unique_id,{header}", *large, *small]) + "\n")
+    data = task.config.data.model_copy(update={"source": str(path)})
+    config = task.config.model_copy(update={"data": data})
+    found = backtest(
+        dataclasses.replace(task, config=config, refit_every=None, folder=tmp_path / "long"), progress=False
+    )
+    assert found.targets.shape == (2, WINDOWS, STEPS, 3)
+    for one in found.forecasts:
+        np.testing.assert_allclose(one.values[0], 1000 * one.values[1], rtol=1e-3, err_msg=one.name)
+    errors = {each.forecaster: each.metrics for each in scores_of(found)}
+    assert errors["stanhop"]["mase"] < 3
+    path.write_text("\n".join([f"unique_id,{header}", *large[:-1], *small]) + "\n")
+    with pytest.raises(DataError, match="between 306 and 307 rows; a backtest needs them equally long"):
+        backtest(dataclasses.replace(task, config=config, folder=tmp_path / "other"), progress=False)

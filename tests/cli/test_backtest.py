@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 
+@pytest.mark.slow
 def test_a_backtest_ends_in_a_table_and_files(run: Any, table: Any, small: tuple[str, ...]) -> None:
     options = ("--windows", "4", "--refit", "every", "2", "--baselines", "naive,seasonal_naive", "--no-tracking")
     arguments = ("backtest", "--data", table(), *small, *options, "--levels", "80")

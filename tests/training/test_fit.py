@@ -105,6 +105,7 @@ def test_metrics_are_those_of_the_saved_model_on_the_test_split(reference: FitRe
     evaluation = evaluate(load_bundle(reference.model_path), data, batch_size=29)
     for name, value in evaluation.metrics.items():
         assert reference.metrics[f"test/{name}"] == value, name
+    assert {"test/coverage_80", "test/width_95", "test/winkler_95_scaled"} <= set(reference.metrics)
     document = json.loads((reference.run_path / "metrics.json").read_text())
     assert document["metrics"] == dict(reference.metrics)
     assert document["per_channel"].keys() == set(data.channels)
