@@ -33,6 +33,28 @@ def float_weight(linear: Int8Linear) -> torch.Tensor:
     return linear.weight * linear.weight_scale[:, None]
 
 
+def handed_on(activations: int8.Activations, inputs: torch.Tensor) -> torch.Tensor:
+    """What each input becomes, times its scale: the output of a linear map that hands each on by itself."""
+    linear = Int8Linear(inputs.shape[-1], inputs.shape[-1], activations=activations)
+    linear.weight.copy_(torch.eye(inputs.shape[-1]))
+    if activations == "static":
+        linear.input_scale.fill_(0.02)
+        linear.input_zero_point.fill_(97)
+    return linear.by_definition(inputs)
+
+
+def test_dynamic_activations_are_rounded_to_the_nearest_127th_of_their_row_s_largest() -> None:
+    inputs = torch.tensor([[1.27, -0.644, 0.006, 0.004, 0.0], [0.0, 0.0254, -0.01004, 0.0, 0.01]])
+    expected = torch.tensor([[1.27, -0.64, 0.01, 0.0, 0.0], [0.0, 0.0254, -0.01, 0.0, 0.01]])
+    torch.testing.assert_close(handed_on("dynamic", inputs), expected, rtol=0, atol=1e-6)
+
+
+def test_static_activations_are_rounded_to_the_nearest_step_and_cut_off_at_the_ends() -> None:
+    inputs = torch.tensor([0.051, 0.049, -0.031, -0.029, 0.0, 10.0, -10.0])
+    expected = 0.02 * torch.tensor([3.0, 2.0, -2.0, -1.0, 0.0, 255 - 97, -97])
+    torch.testing.assert_close(handed_on("static", inputs), expected, rtol=0, atol=1e-6)
+
+
 @pytest.mark.skipif(not has_kernels(), reason="this machine has no int8 kernels, so the definition is what runs")
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("activations", ["dynamic", "static"])

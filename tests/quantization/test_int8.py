@@ -75,6 +75,14 @@ def test_a_directory_gives_the_same_bits_in_a_fresh_process(
     assert load_bundle(tmp_path / "int8").quantization == quantization
 
 
+@pytest.mark.parametrize("quantization", ALL)
+def test_each_output_of_a_linear_map_has_its_own_weight_scale(bundle, contexts, quantization) -> None:
+    network = quantize_bundle(bundle, quantization, calibration=contexts).network
+    for module in network.modules():
+        if isinstance(module, Int8Linear):
+            assert (module.weight.abs().amax(dim=1) == 127).all()
+
+
 def test_it_is_evaluated_like_any_other(bundle, calibration, series_set, tmp_path: Path) -> None:
     save_bundle(tmp_path / "int8", quantize_bundle(bundle, DYNAMIC))
     floats, integers = (

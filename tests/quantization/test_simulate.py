@@ -93,6 +93,18 @@ def test_ranges_come_from_the_calibration_windows_alone(make_network, contexts) 
     assert simulated.ranges == ranges
 
 
+@pytest.mark.parametrize(("protocol", "momentum"), [(Protocol(), 0.9), (Protocol(momentum=0.25), 0.25)])
+def test_a_later_batch_moves_a_range_by_one_less_the_momentum(make_network, contexts, protocol, momentum) -> None:
+    network = make_network(instance_norm=False)
+    batches = [contexts[0], 10 * contexts[1]]
+    (first, second), both = (
+        [simulate(network, [batch], protocol).ranges["embedding"] for batch in batches],
+        simulate(network, batches, protocol).ranges["embedding"],
+    )
+    assert both.low == pytest.approx(momentum * first.low + (1 - momentum) * second.low)
+    assert both.high == pytest.approx(momentum * first.high + (1 - momentum) * second.high)
+
+
 def test_per_channel_weights_err_less_where_rows_differ_in_scale(make_network, contexts) -> None:
     network = make_network()
     with torch.no_grad():
