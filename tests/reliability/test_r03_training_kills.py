@@ -29,7 +29,8 @@ def killed_until_done(nursery: Nursery, data: Path, run_path: Path, moments: ran
             *training.resuming(data, run_path),
             environment={"TMPDIR": "/dev/shm"} if Path("/dev/shm").is_dir() else {},  # another file system
         )
-        if kills < at_most and child.speaks():
+        manifest = run_path / "checkpoints" / "manifest.json"  # before it is there, there is nothing to resume
+        if kills < at_most and child.speaks() and child.wait_until(manifest.exists):
             time.sleep(moments.uniform(0, LONGEST_LIFE_S))
             child.send(signal.SIGKILL)
         ended = child.end()

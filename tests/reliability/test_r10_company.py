@@ -24,7 +24,7 @@ def series_of(number: int) -> Series:
     return Series(str(number), times, scale * samples.values(samples.CONTEXT, seed=number), samples.CHANNELS)
 
 
-@pytest.mark.parametrize("count", sizes(default=200, full=10_000, soak=100_000))
+@pytest.mark.parametrize("count", sizes(default=50, full=10_000, soak=100_000))
 def test_alone_and_in_company_the_forecast_is_the_same(count: int, model: Path, record: Callable[..., None]) -> None:
     bundle = load_bundle(model)
     several = [series_of(number) for number in range(count)]

@@ -22,7 +22,7 @@ from tests.reliability.kit.nursery import Nursery
 from tests.reliability.kit.sizes import sizes
 
 NUM_STARTS = 6
-QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true"}
+QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +128,7 @@ def test_a_server_that_is_down_or_dies_loses_no_metric(
     )
 
 
+@pytest.mark.slow
 def test_metrics_of_an_outage_survive_a_kill_at_every_write(
     tmp_path: Path, tracking_nursery: Nursery, record: Callable[..., Any]
 ) -> None:

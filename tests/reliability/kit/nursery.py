@@ -47,13 +47,14 @@ class Child:
 
     def wait_for(self, line: str) -> bool:
         """Wait until it prints ``line``; False if it ends before that."""
-        return self._wait(lambda: line in self.out.splitlines())
+        return self.wait_until(lambda: line in self.out.splitlines())
 
     def speaks(self) -> bool:
         """Wait until it prints anything; False if it ends before that."""
-        return self._wait(lambda: bool(self.out))
+        return self.wait_until(lambda: bool(self.out))
 
-    def _wait(self, is_there: Callable[[], bool]) -> bool:
+    def wait_until(self, is_there: Callable[[], bool]) -> bool:
+        """Wait until something is so; False if the job ends before that."""
         end_s = time.monotonic() + LONGEST_WAIT_S
         while time.monotonic() < end_s:
             if is_there():
