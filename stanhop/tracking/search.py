@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlparse
 
-from stanhop.config import RunConfig, TrackingConfig, flatten, parse_yaml
+from stanhop.config import RunConfig, TrackingConfig, flatten
 from stanhop.errors import Code, ConfigError, DataError, MachineError, masked, quoted
 from stanhop.tracking.names import NAME_TAG, PARENT_TAG, PRESET_TAG
 from stanhop.tracking.store import SQLITE, START_TIMEOUT_S, open_store, reason, store_uri
@@ -72,10 +72,6 @@ class RunRecord:
     def setting(self, key: str) -> str:
         """The value of a configuration key as text; the default, where the run is older than the key."""
         return self.params.get(key, DEFAULTS.get(key, ""))
-
-    def config(self) -> dict[str, Any]:
-        """The configuration by dotted key; values of runs are kept as Python's text of them."""
-        return {key: _value(text) for key, text in self.params.items()}
 
 
 DEFAULTS = {key: str(value) for key, value in flatten(RunConfig().model_dump(mode="json")).items()}
@@ -166,15 +162,6 @@ def database_path(uri: str) -> Path:
 
 def _tag(run: RunRecord, name: str) -> str | None:
     return run.tags.get(name, run.tags.get(f"stanhop.{name}"))
-
-
-def _value(text: str) -> Any:  # plain data, as YAML has it
-    """What ``str`` made ``text`` of."""
-    as_yaml = {"None": "null", "True": "true", "False": "false"}.get(text, text)
-    try:
-        return parse_yaml(as_yaml, file="a parameter")
-    except ConfigError:
-        return text
 
 
 def _read_database(path: Path, experiment: str) -> list[RunRecord]:

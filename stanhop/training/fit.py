@@ -91,7 +91,8 @@ def fit(
 ) -> FitResult:
     """Train a network, choose its weights by the validation loss, measure them once on the test split, and keep all.
 
-    In ``run_path`` stand afterwards ``config.yaml``, ``model/``, ``metrics.json``, two plots and ``checkpoints/``.
+    In ``run_path`` stand afterwards ``config.yaml``, ``model/``, ``metrics.json``, ``window_errors.npy``, two plots and
+    ``checkpoints/``.
     The same configuration, data, machine type, versions and number of threads give the same weights, bit for bit, also
     if the process is killed and the run is resumed.
 

@@ -1,4 +1,4 @@
-"""What a training leaves behind: model directory, metrics on the test split, plots; and its summary, read back."""
+"""What a training leaves behind: model directory, metrics, errors by window, plots; and its summary, read back."""
 
 from __future__ import annotations
 
