@@ -31,7 +31,7 @@ from stanhop.training.outcome import CHECKPOINTS, METRICS, MODEL
 
 GATED = "gated_"
 """Prefix of a method whose heads are gated: ``gated_softmax`` is the paper's gated attention."""
-FORMAT = 1
+FORMAT = 2
 Report = Callable[[str], None]
 
 

@@ -166,7 +166,7 @@ class _Sites:
     def pass_through(self, name: str, activation: Tensor) -> Tensor:
         """What goes on instead of ``activation`` at the site ``name``."""
         if name in self.ranges:
-            return rounded_activation(activation, self.ranges[name], bits=self._protocol.activation_bits)
+            return self.rounded(name, activation)
         if name not in self._estimators:
             self._estimators[name] = RangeEstimator(
                 self._protocol.activation_ranges,
@@ -176,6 +176,12 @@ class _Sites:
             )
         self._estimators[name].observe(activation)
         return activation
+
+    def rounded(self, name: str, activation: Tensor) -> Tensor:
+        """``activation`` on the grid of the site ``name``; as it is while that estimates its range."""
+        if name not in self.ranges:
+            return activation
+        return rounded_activation(activation, self.ranges[name], bits=self._protocol.activation_bits)
 
     def freeze(self) -> None:
         """Ranges are what they are now."""
@@ -190,8 +196,9 @@ def _place_sites(network: STanHopNet, sites: _Sites) -> None:
     for name, module in network.named_modules():
         if isinstance(module, ROUNDED_OUTPUTS) and id(module) not in heads:
             module.register_forward_hook(lambda _module, _inputs, output, name=name: sites.pass_through(name, output))
-    for module in (network.embedding, network.direct):
-        module.register_forward_pre_hook(lambda _module, inputs: (sites.pass_through(INPUT, inputs[0]),))
+    # One tensor, two readers: it is looked at once, or its running range would move twice a batch.
+    network.embedding.register_forward_pre_hook(lambda _module, inputs: (sites.pass_through(INPUT, inputs[0]),))
+    network.direct.register_forward_pre_hook(lambda _module, inputs: (sites.rounded(INPUT, inputs[0]),))
 
 
 def _named_steps(sites: _Sites, name: str) -> Callable[[str, Tensor], Tensor]:
