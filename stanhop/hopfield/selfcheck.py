@@ -15,6 +15,8 @@ from stanhop.hopfield.separation import SEPARATIONS, Separation
 LENGTHS = (14, 60, 260)
 """Memories: one for each way on a CPU."""
 BATCH, HEADS, HEAD_DIM = 3, 4, 16
+MOST_QUERIES = 32
+"""The definition takes its time: more queries would only cost more of it."""
 TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 4e-3}
 """Largest relative root mean square error, of the read-out and of each gradient, that rounding explains."""
 
@@ -25,7 +27,7 @@ class Check:
 
     Args:
         separation: Its name in ``SEPARATIONS``.
-        num_memories: Memories, and as many queries.
+        num_memories: Memories, and as many queries up to ``MOST_QUERIES``.
         dtype: Of the patterns.
         choice: The way it was computed, and why.
         error: Largest relative root mean square error over the read-out and all gradients.
@@ -68,8 +70,8 @@ def _check(name: str, separation: Separation, num_memories: int, dtype: torch.dt
 def _patterns(num_memories: int, dtype: torch.dtype) -> list[Tensor]:
     """Query, memory and values, standard normal, the same at every call."""
     generator = torch.Generator().manual_seed(num_memories)
-    shape = (BATCH, HEADS, num_memories, HEAD_DIM)
-    return [torch.randn(shape, generator=generator).to(dtype) for _ in range(3)]
+    lengths = (min(num_memories, MOST_QUERIES), num_memories, num_memories)
+    return [torch.randn(BATCH, HEADS, length, HEAD_DIM, generator=generator).to(dtype) for length in lengths]
 
 
 def _alpha(separation: Separation, device: torch.device) -> float | Tensor:

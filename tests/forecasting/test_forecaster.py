@@ -317,7 +317,7 @@ def test_a_network_that_cannot_be_compiled_is_a_matter_of_the_machine(
 ) -> None:
     from torch._inductor.exc import InductorError
 
-    def fail(_network: object) -> Any:
+    def fail(_network: object, **_options: object) -> Any:
         def call(_contexts: object) -> None:
             raise InductorError(RuntimeError("no C++ compiler"), None)
 
