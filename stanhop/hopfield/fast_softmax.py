@@ -33,6 +33,10 @@ SHORTEST_VENDOR_ROW = 16
 processor it computes one weight at a time."""
 
 
+SHORTEST_SUM = 64
+"""Weights a row from which torch sums them itself; shorter rows are multiplied by a column of ones."""
+
+
 def suits(query: Tensor, memory: Tensor, values: Tensor, *, alpha: float | Tensor) -> bool:
     """Whether ``read_out`` can serve these tensors."""
     is_full = all(each.dtype in (torch.float32, torch.float64) for each in (query, memory, values))
@@ -62,14 +66,14 @@ def read_out(query: Tensor, memory: Tensor, values: Tensor, *, no_op: bool, beta
     Returns:
         ``(..., heads, queries, values_dim)``.
     """
-    # NumPy's, since torch's own loads a computer algebra system at its first call.
-    pairs = np.broadcast_shapes(query.shape[:-2], memory.shape[:-2], values.shape[:-2])  # a head of a batch entry each
-    query, memory, values = (
-        patterns.expand(*pairs, *patterns.shape[-2:]).reshape(-1, *patterns.shape[-2:])
-        for patterns in (query, memory, values)
-    )
+    pairs = tuple(query.shape[:-2])  # a head of a batch entry each
+    if not pairs == memory.shape[:-2] == values.shape[:-2]:
+        # NumPy's, since torch's own loads a computer algebra system at its first call.
+        pairs = np.broadcast_shapes(pairs, memory.shape[:-2], values.shape[:-2])
+        query, memory, values = (each.expand(*pairs, *each.shape[-2:]) for each in (query, memory, values))
+    query, memory, values = (each.reshape(-1, *each.shape[-2:]) for each in (query, memory, values))
     retrieved: Tensor = _ReadOut.apply(query, memory, values, no_op, beta)  # type: ignore[no-untyped-call]  # torch's
-    return retrieved.reshape(*pairs, *retrieved.shape[-2:])
+    return retrieved.view(*pairs, *retrieved.shape[-2:])
 
 
 class _ReadOut(Function):
@@ -119,15 +123,18 @@ class _Softmax(Function):
 def _is_unshifted_softmax(scores: Tensor, *, no_op: bool, out: Tensor) -> bool:
     """Write the weights to ``out``, which may be ``scores``; False, and ``out`` is of no use, if a total is too far."""
     weights = torch.exp(scores, out=out)
-    # A product: short rows are summed slowly.
-    total = weights @ weights.new_ones(weights.shape[-1], 1)
-    total = total.add_(1.0) if no_op else total
+    is_short = weights.shape[-1] < SHORTEST_SUM  # torch sums short rows slowly
+    total = weights @ weights.new_ones(weights.shape[-1], 1) if is_short else weights.sum(dim=-1, keepdim=True)
     if total.numel() == 0:
         return True
-    lowest, highest = total.aminmax()
-    if not (lowest >= 1 / LARGEST_TOTAL and highest <= LARGEST_TOTAL):  # a NaN is neither
+    if no_op:
+        is_near = total.add_(1.0).amax() <= LARGEST_TOTAL  # a NaN is not
+    else:
+        lowest, highest = total.aminmax()
+        is_near = (lowest >= 1 / LARGEST_TOTAL) & (highest <= LARGEST_TOTAL)
+    if not is_near:
         return False
-    weights.div_(total)
+    weights.mul_(total.reciprocal_())
     return True
 
 

@@ -10,7 +10,7 @@ from stanhop.hopfield.fast_separation import fast_separate
 from stanhop.hopfield.retrieval import retrieve
 
 HEADS, QUERIES, HEAD_DIM, VALUES_DIM = 3, 5, 11, 13
-LENGTHS = [1, 2, fast_softmax.SHORTEST_VENDOR_ROW - 1, fast_softmax.SHORTEST_VENDOR_ROW, 37]
+LENGTHS = [1, 2, fast_softmax.SHORTEST_VENDOR_ROW - 1, fast_softmax.SHORTEST_VENDOR_ROW, 37, fast_softmax.SHORTEST_SUM]
 
 
 def patterns(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -46,7 +46,11 @@ def shifts(monkeypatch) -> list[int]:
 def test_a_retrieval_equals_the_definition_with_every_gradient(batch, memories, no_op, dtype, assert_close) -> None:
     got = outcome(batch, memories, no_op=no_op, method="auto", dtype=dtype)
     expected = outcome(batch, memories, no_op=no_op, method="definition", dtype=torch.float64)
-    for name, left, right in zip(["retrieved"] + ["patterns_grad"] * 3, got, expected, strict=True):
+    if memories == 1 and not no_op:  # its weight is 1 whatever the scores: two gradients are 0 but for rounding
+        for gradient in got[1:3]:
+            assert gradient.abs().max() <= 1000 * torch.finfo(dtype).eps
+        got, expected = [got[0], got[3]], [expected[0], expected[3]]
+    for name, left, right in zip(["retrieved", *["patterns_grad"] * 3], got, expected, strict=False):
         assert_close(left, right, name)
 
 
