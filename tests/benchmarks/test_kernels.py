@@ -210,6 +210,16 @@ def test_cold_calls_have_tensors_of_their_own(monkeypatch: pytest.MonkeyPatch) -
     assert record["peers"][OURS]["times"]["cold"]["forward"]["copies"] == 3
 
 
+def test_the_gradient_of_a_read_out_comes_as_the_layer_behind_gives_it() -> None:
+    case, rows = case_of(OUTEFFHOP), case_of(GSH, ROWS)
+    given, way = case.tensors(), ours(case)
+    output = way.run(given).detach()
+    assert measure._gradient_of(way, given, output).transpose(1, 2).is_contiguous(), "heads side by side"
+    assert measure._gradient_of(dataclasses.replace(way, is_contiguous=True), given, output).is_contiguous()
+    weights = ours(rows).run(rows.tensors()).detach()
+    assert measure._gradient_of(ours(rows), rows.tensors(), weights).is_contiguous(), "scores are nobody's heads"
+
+
 @pytest.fixture
 def quick_measure(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the cases that were really measured."""

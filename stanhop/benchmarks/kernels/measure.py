@@ -151,10 +151,20 @@ def _call(way: Way, given: dict[str, Tensor], phase: str) -> Call:
         return torch.no_grad()(lambda: way.run(given))
     if phase == "backward":
         output = way.run(given)
-        gradient = torch.randn_like(output)
+        gradient = _gradient_of(way, given, output.detach())
         return lambda: torch.autograd.grad(output, learned, gradient, retain_graph=True)
-    gradient = torch.randn_like(way.run(given).detach())
+    gradient = _gradient_of(way, given, way.run(given).detach())
     return lambda: torch.autograd.grad(way.run(given), learned, gradient)
+
+
+def _gradient_of(way: Way, given: dict[str, Tensor], output: Tensor) -> Tensor:
+    """A random gradient of ``output``; that of a read-out as the layer behind it, which joins the heads, gives it back.
+
+    Heads then lie side by side; a way that takes its tensors with queries side by side gets its gradient so as well.
+    """
+    gradient = torch.randn_like(output)
+    is_read_out = "query" in given
+    return gradient.transpose(1, 2).contiguous().transpose(1, 2) if is_read_out and not way.is_contiguous else gradient
 
 
 def _clock(device: torch.device, way: Way, cache: str) -> Clock:
