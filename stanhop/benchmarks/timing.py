@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -165,7 +166,10 @@ def _call_all(calls: Sequence[Call]) -> None:
 
 
 def in_turns(samplers: Mapping[str, Sampler], *, num_rounds: int, limit: float) -> dict[str, list[float]]:
-    """Samples of all ways, A, B, A, B: what slows the machine down for a while slows all of them down.
+    """Samples of all ways, round by round: what slows the machine down for a while slows all of them down.
+
+    Each round has an order of its own, the same in every call: what one way leaves behind in caches and allocator would
+    otherwise always be met by the same next one.
 
     Args:
         samplers: What measures each way.
@@ -173,12 +177,13 @@ def in_turns(samplers: Mapping[str, Sampler], *, num_rounds: int, limit: float) 
         limit: Seconds after which no further round begins, once there are ``FEWEST_ROUNDS``.
     """
     samples: dict[str, list[float]] = {name: [] for name in samplers}
+    shuffled = random.Random(0)
     ended = time.perf_counter() + limit
     for number in range(num_rounds):
         if number >= FEWEST_ROUNDS and time.perf_counter() > ended:
             break
-        for name, sampler in samplers.items():
-            samples[name].append(sampler())
+        for name in shuffled.sample(list(samplers), k=len(samplers)):
+            samples[name].append(samplers[name]())
     return samples
 
 

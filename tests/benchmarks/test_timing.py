@@ -13,15 +13,17 @@ from stanhop.benchmarks import timing
 from stanhop.benchmarks.timing import DeviceClock, WallClock, in_turns, num_copies, quantiles, ratio
 
 
-def test_ways_are_measured_in_turns() -> None:
+def test_ways_are_measured_round_by_round_and_follow_one_another_in_any_order() -> None:
     order: list[str] = []
 
     def sampler(name: str) -> timing.Sampler:
         return lambda: float(order.append(name) or len(order))
 
-    samples = in_turns({"a": sampler("a"), "b": sampler("b")}, num_rounds=3, limit=60.0)
-    assert order == ["a", "b", "a", "b", "a", "b"]
-    assert samples == {"a": [1, 3, 5], "b": [2, 4, 6]}
+    samples = in_turns({name: sampler(name) for name in "abc"}, num_rounds=30, limit=60.0)
+    rounds = [order[first : first + 3] for first in range(0, len(order), 3)]
+    assert all(sorted(each) == ["a", "b", "c"] for each in rounds)
+    assert {each[0] for each in rounds} == {"a", "b", "c"}
+    assert all(order[int(place) - 1] == name for name, places in samples.items() for place in places)
 
 
 def test_rounds_end_at_the_limit_but_not_before_there_are_a_few() -> None:
