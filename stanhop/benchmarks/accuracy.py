@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from stanhop.benchmarks.baselines import Baseline, baseline_settings, measure_baseline
 from stanhop.benchmarks.measurement import Measurement, read_measurement, write_measurement
+from stanhop.benchmarks.parent import parent_run
 from stanhop.config import RunConfig, TrackingConfig
-from stanhop.errors import Code, DataError, StoppedError, quoted
+from stanhop.errors import Code, DataError, quoted
 from stanhop.series.frame import SeriesSet
 from stanhop.series.load import load_series
-from stanhop.storage import locked, make_directory, write_text
-from stanhop.tracking.run import TrackedRun, start_run
-from stanhop.tracking.store import Store, open_store
+from stanhop.storage import locked, make_directory
+from stanhop.tracking.run import TrackedRun, closing, start_run
+from stanhop.tracking.store import Store
 from stanhop.training.checkpoint import MANIFEST
 from stanhop.training.fit import fit
 from stanhop.training.outcome import CHECKPOINTS, METRICS, FitResult
 
 logger = logging.getLogger(__name__)
 
-PARENT, LOCK, BASELINE_FOLDER = "parent.json", ".lock", "baselines"
+LOCK, BASELINE_FOLDER = ".lock", "baselines"
 Report = Callable[[str], None]
 
 
@@ -72,7 +71,7 @@ def run_grid(
         UserError: as ``fit``; and a cell that is there already was started with another configuration.
     """
     make_directory(folder)
-    with locked(folder / LOCK), _parent(folder, tracking) as (store, parent):
+    with locked(folder / LOCK), parent_run(folder, tracking, tags={"stanhop.benchmark": "accuracy"}) as (store, parent):
         data_sets = {cell.config.data.source: load_series(cell.config.data) for cell in cells}
         measured = [
             _trained(
@@ -172,34 +171,10 @@ def _baseline(
         return known
     report(f"{name}: measuring")
     tags = {"stanhop.dataset": Path(config.data.source).name, "stanhop.baseline": baseline.name}
-    with _open_run(start_run(store, name=name, tags=tags, parent_run_id=parent.run_id)) as run:
+    with closing(start_run(store, name=name, tags=tags, parent_run_id=parent.run_id)) as run:
         measurement = measure_baseline(
             baseline, series, config.data, prediction_length=steps, seed=seed, stride=stride, settings=settings
         )
         run.log_metrics({"test/mse_scaled": measurement.mse, "test/mae_scaled": measurement.mae})
         write_measurement(path, measurement)
     return measurement
-
-
-@contextmanager
-def _parent(folder: Path, tracking: TrackingConfig) -> Iterator[tuple[Store | None, TrackedRun]]:
-    """The store, and the run that holds all others: the one of this folder if there is one already."""
-    store = open_store(tracking, folder=Path.cwd()) if tracking.enabled else None
-    path = folder / PARENT
-    known = json.loads(path.read_text(encoding="utf-8"))["run_id"] if path.exists() else None
-    run = start_run(store, name=folder.name, tags={"stanhop.benchmark": "accuracy"}, run_id=known)
-    if run.run_id not in (None, known):
-        write_text(path, json.dumps({"run_id": run.run_id}) + "\n")
-    with _open_run(run):
-        yield store, run
-
-
-@contextmanager
-def _open_run(run: TrackedRun) -> Iterator[TrackedRun]:
-    """``run``, closed as FINISHED, KILLED or FAILED according to how the block ends."""
-    try:
-        yield run
-    except BaseException as error:
-        run.finish("KILLED" if isinstance(error, StoppedError | KeyboardInterrupt) else "FAILED")
-        raise
-    run.finish("FINISHED")

@@ -9,8 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,9 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from stanhop.benchmarks.backtest_scores import scores_of
 from stanhop.benchmarks.baselines import Baseline, Sizes, context_length_of, prepared, quiet_sktime
 from stanhop.benchmarks.folds import Fold, plan_folds
+from stanhop.benchmarks.parent import parent_run
 from stanhop.config import RunConfig, Section, flatten
-from stanhop.errors import Code, DataError, OutputError, StoppedError, quoted
+from stanhop.errors import Code, DataError, OutputError, quoted
 from stanhop.forecasting.bundle import load_bundle
 from stanhop.forecasting.calendar import season_length
 from stanhop.forecasting.forecaster import Forecaster
@@ -35,14 +35,14 @@ from stanhop.series.frame import Series, SeriesSet
 from stanhop.series.load import load_series
 from stanhop.series.scaling import Scaler
 from stanhop.storage import locked, make_directory, write_text
-from stanhop.tracking.run import TrackedRun, start_run
-from stanhop.tracking.store import Store, open_store
+from stanhop.tracking.run import TrackedRun, closing, start_run
+from stanhop.tracking.store import Store
 from stanhop.training.checkpoint import MANIFEST
 from stanhop.training.fit import fit
 from stanhop.training.outcome import CHECKPOINTS, METRICS
 
 NETWORK = "stanhop"
-PARENT, TASK, LOCK, BASELINES = "parent.json", "task.json", ".lock", "baselines"
+TASK, LOCK, BASELINES = "task.json", ".lock", "baselines"
 Values = NDArray[np.float64]
 Report = Callable[[str], None]
 
@@ -128,7 +128,8 @@ def backtest(task: BacktestTask, *, progress: bool = True, report: Report = lamb
     make_directory(task.folder)
     with locked(task.folder / LOCK):
         _check_folder(task, series_set)
-        with _parent(task) as (store, parent):
+        tags = {"stanhop.benchmark": "backtest", "stanhop.dataset": Path(task.config.data.source).name}
+        with parent_run(task.folder, task.config.tracking, tags=tags) as (store, parent):
             return _run(task, series_set, folds, store, parent, progress=progress, report=report)
 
 
@@ -349,34 +350,8 @@ def _record(found: Backtest, task: BacktestTask, store: Store | None, parent: Tr
     for scores in scores_of(found):
         tags = {"stanhop.dataset": Path(task.config.data.source).name, "stanhop.forecaster": scores.forecaster}
         name = f"backtest {scores.forecaster}"
-        with _open_run(start_run(store, name=name, tags=tags, parent_run_id=parent.run_id)) as run:
+        with closing(start_run(store, name=name, tags=tags, parent_run_id=parent.run_id)) as run:
             for number, error in enumerate(scores.mae_by_window, 1):
                 run.log_metrics({"window/mae_scaled": error}, step=number)
             run.log_metrics({f"backtest/{key}": value for key, value in scores.metrics.items()})
         parent.log_metrics({f"{scores.forecaster}/{key}": value for key, value in scores.metrics.items()})
-
-
-@contextmanager
-def _parent(task: BacktestTask) -> Iterator[tuple[Store | None, TrackedRun]]:
-    """The store, and the run that holds all others: the one of this folder if there is one already."""
-    tracking = task.config.tracking
-    store = open_store(tracking, folder=Path.cwd()) if tracking.enabled else None
-    path = task.folder / PARENT
-    known = json.loads(path.read_text(encoding="utf-8"))["run_id"] if path.exists() else None
-    tags = {"stanhop.benchmark": "backtest", "stanhop.dataset": Path(task.config.data.source).name}
-    run = start_run(store, name=task.folder.name, tags=tags, run_id=known)
-    if run.run_id not in (None, known):
-        write_text(path, json.dumps({"run_id": run.run_id}) + "\n")
-    with _open_run(run):
-        yield store, run
-
-
-@contextmanager
-def _open_run(run: TrackedRun) -> Iterator[TrackedRun]:
-    """``run``, closed as FINISHED, KILLED or FAILED according to how the block ends."""
-    try:
-        yield run
-    except BaseException as error:
-        run.finish("KILLED" if isinstance(error, StoppedError | KeyboardInterrupt) else "FAILED")
-        raise
-    run.finish("FINISHED")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stanhop.cli.layers import run_layers, topmost
+from stanhop.cli.layers import require_data, run_layers
 from stanhop.cli.options import READ_FLAGS, TRAIN_FLAGS, Assignments, Files, Flags, NoProgress, command
 from stanhop.cli.output import Output
 from stanhop.config import resolve
@@ -81,9 +81,7 @@ def backtest(
         flags=flags,
         environment=os.environ,
     )
-    if topmost("data.source", layers) is None:
-        fix = "add --data NAME or --data FILE; `stanhop data list` shows the names"
-        raise UsageError(Code.USAGE, "no data set or file is given", fix=fix)
+    require_data(layers)
     refit_every = _refit_every(refit)
     config = resolve(layers)
     from stanhop.benchmarks.backtest import BacktestTask  # torch, Lightning, sktime: --help must not pay for them

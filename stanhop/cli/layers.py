@@ -17,6 +17,7 @@ from stanhop.config import (
     preset_or_file_layers,
     resolve,
 )
+from stanhop.errors import Code, UsageError
 from stanhop.resources import preset_paths
 
 SYNTHETIC = "synthetic"
@@ -55,6 +56,17 @@ def run_layers(
         return [*asked_for, *above]
     presets = asked_for or _preset_for(source, horizon=horizon)
     return [*presets, *data_set_layers(source), *above]
+
+
+def require_data(layers: Sequence[Layer]) -> None:
+    """Refuse layers that name no data.
+
+    Raises:
+        UsageError: they do not.
+    """
+    if topmost("data.source", layers) is None:
+        fix = "add --data NAME or --data FILE; `stanhop data list` shows the names"
+        raise UsageError(Code.USAGE, "no data set or file is given", fix=fix)
 
 
 def topmost(key: str, layers: Sequence[Layer]) -> Any:  # a value of any shape, or None

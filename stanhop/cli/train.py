@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stanhop.cli.layers import SYNTHETIC, preset_of, run_layers, topmost
+from stanhop.cli.layers import SYNTHETIC, preset_of, require_data, run_layers
 from stanhop.cli.options import (
     READ_FLAGS,
     TRAIN_FLAGS,
@@ -24,7 +24,7 @@ from stanhop.cli.options import (
 )
 from stanhop.cli.output import Output, aligned, metric_lines
 from stanhop.config import Layer, RunConfig, flatten, origin_of_keys, resolve
-from stanhop.errors import Code, ModelError, UsageError, quoted
+from stanhop.errors import Code, ModelError, quoted
 from stanhop.storage import safe_name
 
 if TYPE_CHECKING:
@@ -91,9 +91,7 @@ def train(
         flags=flags,
         environment=os.environ,
     )
-    if topmost("data.source", layers) is None:
-        fix = "add --data NAME or --data FILE; `stanhop data list` shows the names"
-        raise UsageError(Code.USAGE, "no data set or file is given", fix=fix)
+    require_data(layers)
     config = resolve(layers)
     run_path = run_path or _default_run_path(config.data.source, resume=resume or strict_resume)
     if dry_run:

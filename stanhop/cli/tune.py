@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stanhop.cli.layers import run_layers, topmost
+from stanhop.cli.layers import require_data, run_layers
 from stanhop.cli.options import READ_FLAGS, TRAIN_FLAGS, Assignments, Files, Flags, NoProgress, command
 from stanhop.cli.output import Output, aligned
 from stanhop.cli.train import RUNS, Data, Preset, folder_name
 from stanhop.config import resolve
-from stanhop.errors import Code, UsageError
 
 if TYPE_CHECKING:
     from stanhop.tuning.study import SearchResult, TrialResult
@@ -71,9 +70,7 @@ def tune(
         flags=flags,
         environment=os.environ,
     )
-    if topmost("data.source", layers) is None:
-        fix = "add --data NAME or --data FILE; `stanhop data list` shows the names"
-        raise UsageError(Code.USAGE, "no data set or file is given", fix=fix)
+    require_data(layers)
     config = resolve(layers)
     from stanhop.tuning.space import DEFAULT_SPACE, read_space
 

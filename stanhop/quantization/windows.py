@@ -12,8 +12,9 @@ from torch import Tensor
 from stanhop.errors import Code, DataError
 from stanhop.forecasting.bundle import Bundle
 from stanhop.forecasting.forecaster import Forecaster
+from stanhop.forecasting.rolling import origins_of
 from stanhop.series.frame import Series, SeriesSet
-from stanhop.series.windows import Split, borders, split_origins
+from stanhop.series.windows import Split, borders
 
 CALIBRATION_BATCHES = 16
 """Batches that ranges are taken from: Bondarenko et al. 2023, arXiv:2306.12929, whose code has 16 for BERT."""
@@ -37,7 +38,7 @@ def split_contexts(bundle: Bundle, series_set: SeriesSet, split: Split, *, batch
     """
     forecaster = Forecaster(bundle, device="cpu")
     for series in series_set.series:
-        contexts, origins = _contexts(forecaster, series), _origins(bundle, series, split)
+        contexts, origins = _contexts(forecaster, series), origins_of(bundle, series, split)
         for first in range(0, len(origins), batch_size):
             batch = origins[first : first + batch_size]
             yield _taken(contexts, np.arange(batch.start, batch.stop))
@@ -45,7 +46,7 @@ def split_contexts(bundle: Bundle, series_set: SeriesSet, split: Split, *, batch
 
 def num_contexts(bundle: Bundle, series_set: SeriesSet, split: Split) -> int:
     """How many windows ``split_contexts`` goes through; raises as it does."""
-    return sum(len(_origins(bundle, series, split)) for series in series_set.series)
+    return sum(len(origins_of(bundle, series, split)) for series in series_set.series)
 
 
 def calibration_contexts(
@@ -78,7 +79,7 @@ def calibration_contexts(
     windows = [
         (number, origin)
         for number, series in enumerate(series_set.series)
-        for origin in _origins(bundle, series, "train")
+        for origin in origins_of(bundle, series, "train")
     ]
     if not windows:
         raise DataError(Code.LENGTH, "the training rows hold no window to calibrate with", fix="give a longer series")
@@ -101,18 +102,6 @@ def _contexts(forecaster: Forecaster, series: Series) -> np.ndarray:
     scaled = scaler.transform(forecaster.in_model_order(series))
     view: np.ndarray = sliding_window_view(scaled, bundle.config.model.context_length, axis=0)
     return view
-
-
-def _origins(bundle: Bundle, series: Series, split: Split) -> range:
-    model = bundle.config.model
-    return split_origins(
-        len(series),
-        bundle.config.data.split,
-        split,
-        context_length=model.context_length,
-        prediction_length=model.prediction_length,
-        series_id=series.id,
-    )
 
 
 def _taken(contexts: np.ndarray, origins: np.ndarray) -> Tensor:

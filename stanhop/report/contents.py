@@ -18,12 +18,13 @@ from stanhop.config import TrackingConfig
 from stanhop.errors import UserError
 from stanhop.forecasting.bundle import Bundle, load_bundle
 from stanhop.forecasting.forecaster import Forecaster
+from stanhop.forecasting.rolling import origins_of
 from stanhop.forecasting.window_errors import WindowErrors
 from stanhop.quantization.outliers import OutlierReport, measure_outliers
 from stanhop.report.residuals import ResidualChecks, check_residuals
 from stanhop.series.frame import Series, SeriesSet
 from stanhop.series.load import load_series
-from stanhop.series.windows import borders, split_origins
+from stanhop.series.windows import borders
 from stanhop.tracking.artifacts import artifact
 from stanhop.tracking.names import WINDOW_ERRORS
 from stanhop.tracking.search import RunRecord
@@ -180,7 +181,7 @@ def _with_forecasts(
     forecaster = Forecaster(bundle, device="cpu", levels=levels)
     series = series_set.series[0]
     forecaster.check_fits(series)
-    origins = _test_origins(bundle, series)
+    origins = origins_of(bundle, series, "test")
     chosen = np.linspace(0, len(origins) - 1, num=min(num_origins, len(origins))).round().astype(int)
     worst: tuple[ForecastAt, ...] = ()
     if errors is None:
@@ -200,18 +201,6 @@ def _with_forecasts(
         worst=worst,
         residuals=check_residuals(residuals),
         outliers=measure_outliers(bundle.network, [sample]),
-    )
-
-
-def _test_origins(bundle: Bundle, series: Series) -> range:
-    model = bundle.config.model
-    return split_origins(
-        len(series),
-        bundle.config.data.split,
-        "test",
-        context_length=model.context_length,
-        prediction_length=model.prediction_length,
-        series_id=series.id,
     )
 
 

@@ -237,15 +237,21 @@ def _start_unsent(store: Store, *, name: str, tags: Mapping[str, str], run_id: s
 
 
 @contextmanager
-def recorded(store: Store | None, *, name: str, tags: Mapping[str, str]) -> Iterator[TrackedRun]:
-    """A new run, closed as FINISHED, KILLED or FAILED according to how the block ends."""
-    run = start_run(store, name=name, tags=tags)
+def closing(run: TrackedRun) -> Iterator[TrackedRun]:
+    """``run``, closed as FINISHED, KILLED or FAILED according to how the block ends."""
     try:
         yield run
     except BaseException as error:
         run.finish("KILLED" if isinstance(error, StoppedError | KeyboardInterrupt) else "FAILED")
         raise
     run.finish("FINISHED")
+
+
+@contextmanager
+def recorded(store: Store | None, *, name: str, tags: Mapping[str, str]) -> Iterator[TrackedRun]:
+    """A new run, ``closing`` with the block."""
+    with closing(start_run(store, name=name, tags=tags)) as run:
+        yield run
 
 
 def run_tags(config: RunConfig, series_set: SeriesSet, *, dataset: str) -> dict[str, str]:

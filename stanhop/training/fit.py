@@ -17,7 +17,7 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning.utilities.seed import isolate_rng
 
 from stanhop.config import RunConfig, TrainConfig, to_yaml
-from stanhop.errors import Code, ConfigError, ModelError, OutputError, StoppedError, UserError, masked
+from stanhop.errors import Code, ConfigError, ModelError, OutputError, UserError, masked
 from stanhop.forecasting.bundle import Bundle
 from stanhop.forecasting.forecaster import choose_device
 from stanhop.series.datamodule import SeriesDataModule
@@ -32,7 +32,7 @@ from stanhop.storage import (
     write_text,
 )
 from stanhop.tracking.names import PRESET_TAG, WINDOW_ERRORS
-from stanhop.tracking.run import TrackedRun, run_tags, start_run
+from stanhop.tracking.run import TrackedRun, closing, run_tags, start_run
 from stanhop.tracking.store import Store, open_store
 from stanhop.training.checkpoint import MANIFEST, AtomicCheckpointIO, CheckpointFolder, Identity
 from stanhop.training.guards import SignalWatch
@@ -282,12 +282,8 @@ def _tracked(task: _Task, store: Store | None) -> Iterator[TrackedRun]:
         store, name=task.run_path.name, tags=tags, run_id=task.folder.run_id, parent_run_id=task.parent_run_id
     )
     task.folder.run_id = run.run_id
-    try:
+    with closing(run):
         yield run
-    except BaseException as error:
-        run.finish("KILLED" if isinstance(error, StoppedError | KeyboardInterrupt) else "FAILED")
-        raise
-    run.finish("FINISHED")
 
 
 def _check_machine(train: TrainConfig) -> None:

@@ -41,13 +41,13 @@ def test_training_on_local_data_asks_nobody(nursery: Nursery, tmp_path: Path, re
     record("R11", "train", f"{num_seen:,} events: 0 connections, 0 look-ups, 0 programs, 0 writes elsewhere")
 
 
-def test_the_hook_sees_what_it_is_for() -> None:
+def test_the_hook_sees_what_it_is_for(tmp_path: Path) -> None:
     program = (
         "import socket, subprocess, sys, pickle, pathlib; from tests.reliability.kit.audit import watched\n"
         "found = watched(pathlib.Path('/nowhere'))\n"
         "for call in (lambda: socket.getaddrinfo('localhost', 1), lambda: socket.create_connection(('127.0.0.1', 9)),\n"
         "             lambda: subprocess.run(['true']), lambda: pickle.loads(pickle.dumps(pathlib.Path)),\n"
-        "             lambda: open('/tmp/stanhop-hook-test', 'a')):\n"
+        f"             lambda: open({str(tmp_path / 'written')!r}, 'a')):\n"
         "    try: call()\n"
         "    except OSError: pass\n"
         "print(sorted({event.split()[0] for event in found}))"
