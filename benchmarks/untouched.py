@@ -89,7 +89,9 @@ def main() -> int:
     parser.add_argument("--prediction-length", default="24", help="steps to forecast")
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--stride", default="7", help="measure seasonal naive on each n-th test window")
-    parser.add_argument("--output", type=Path, default=Path("runs/untouched"), help="where files and trainings are kept")
+    parser.add_argument(
+        "--output", type=Path, default=Path("runs/untouched"), help="where files and trainings are kept"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the table goes")
     options = parser.parse_args()
     files = [str(written(make, options.output / "data")) for make in SERIES]
