@@ -81,7 +81,7 @@ class Setting:
             [each.outliers["all"]["average_kurtosis"] for each in own],
             [100 * each.loss("w8a8") for each in own],
             [100 * each.loss("w6a6") for each in own],
-            [each.mse for each in own],
+            [each.float32.mse for each in own],
         ]
         return dict(zip(FIGURES, values, strict=True))
 
