@@ -8,8 +8,8 @@ kurtosis and maximum inf-norm over all outputs are measured on the test windows.
 ``runs/outliers``: stopped, the same call goes on with the setting it was at, and more seeds add to those before. The
 result, in ``benchmarks/results/outliers.json`` and ``.png``, grows with each setting.
 
-What is left out, for time: more than three seeds (--seeds), the full preset, four fifths of its validation and test rows,
-data sets but ETTh1, the other methods (for them see ``stanhop bench quantization``).
+What is left out, for time: more than three seeds (--seeds), the full preset, four fifths of its validation and test
+rows, data sets but ETTh1, the other methods (for them see ``stanhop bench quantization``).
 """
 
 from __future__ import annotations
