@@ -32,9 +32,7 @@ from stanhop.model.block import AcrossChannels, TandemBlock
 from stanhop.model.network import STanHopNet, build_network
 from stanhop.series.load import load_series
 from stanhop.training import lightning_module
-from stanhop.training.checkpoint import MANIFEST
-from stanhop.training.fit import fit
-from stanhop.training.outcome import CHECKPOINTS
+from stanhop.training.once import fit_once
 
 FOLDER = Path("runs/ablation")
 RESULTS = Path(__file__).parent / "results"
@@ -160,8 +158,7 @@ def measured(variant: Variant, base: list[Layer], seed: int) -> dict[str, float]
     path = FOLDER / storage.safe_name(f"{config.data.source}-{horizon}-{variant.name}-{seed}".replace(" ", "_"))
     series_set = load_series(config.data)
     with built(variant.cut):
-        has_begun = (path / CHECKPOINTS / MANIFEST).exists()
-        result = fit(config, run_path=path, resume=has_begun, progress=False, series_set=series_set)
+        result = fit_once(config, run_path=path, progress=False, series_set=series_set)
         found = evaluate(bundles.load_bundle(result.model_path), series_set, split="validation").metrics
     return {
         "mse": found["mse_scaled"],
