@@ -30,7 +30,7 @@ class MovingAverage(nn.Module):
     def update(self, network: nn.Module, *, num_steps: int) -> None:
         """Follow ``network``, which has taken ``num_steps`` steps (from 1)."""
         decay = min(self._decay, num_steps / (9 + num_steps))
-        own, current = list(self.network.parameters()), list(network.parameters())
+        own, current = tuple(self.network.parameters()), tuple(network.parameters())
         torch._foreach_lerp_(own, current, 1 - decay)
         for kept, latest in zip(self.network.buffers(), network.buffers(), strict=True):
             kept.copy_(latest)
