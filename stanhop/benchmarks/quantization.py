@@ -29,8 +29,8 @@ from stanhop.quantization.windows import calibration_contexts, split_contexts
 from stanhop.series.frame import SeriesSet
 from stanhop.series.load import load_series
 from stanhop.storage import write_text
-from stanhop.training.fit import fit
-from stanhop.training.outcome import CHECKPOINTS, METRICS, MODEL, read_outcome
+from stanhop.training.once import fit_once
+from stanhop.training.outcome import METRICS, MODEL, read_outcome
 
 GATED = "gated_"
 """Prefix of a method whose heads are gated: ``gated_softmax`` is the paper's gated attention."""
@@ -144,8 +144,7 @@ def run_cells(
 def _trained(cell: Cell, series_set: SeriesSet, path: Path, *, progress: bool, report: Report) -> Bundle:
     if not (path / METRICS).exists():
         report(f"training {cell.name}")
-        resume = (path / CHECKPOINTS / "manifest.json").exists()
-        fit(cell.config, run_path=path, resume=resume, progress=progress, series_set=series_set)
+        fit_once(cell.config, run_path=path, progress=progress, series_set=series_set)
     bundle = load_bundle(path / MODEL)
     found, asked = (each.model_dump(exclude={"tracking"}) for each in (bundle.config, cell.config))
     if found != asked:
