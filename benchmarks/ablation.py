@@ -3,8 +3,9 @@
     STANHOP_DATA_DIR=... python benchmarks/ablation.py --data ETTh1 --seeds 1 2 3
 
 Every line changes one thing of the data set's preset. Errors are those of the **validation** rows, in scaled units:
-the test rows decide nothing about the network. Trainings lie in ``runs/ablation``, and a second call goes on where the
-first was stopped. The result goes to ``benchmarks/results/<data>/ablation.json`` and ``.md``.
+the test rows decide nothing about the network. Trainings lie in ``runs/ablation`` (``--output``), and a second call
+goes on where the first was stopped. The result goes to ``benchmarks/results/<data>/ablation.json`` and ``.md``
+(``--results``).
 """
 
 from __future__ import annotations
@@ -32,11 +33,8 @@ from stanhop.model.block import AcrossChannels, TandemBlock
 from stanhop.model.network import STanHopNet, build_network
 from stanhop.series.load import load_series
 from stanhop.training import lightning_module
-from stanhop.training.checkpoint import MANIFEST
-from stanhop.training.fit import fit
-from stanhop.training.outcome import CHECKPOINTS
+from stanhop.training.once import fit_once
 
-FOLDER = Path("runs/ablation")
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -153,15 +151,14 @@ def built(cut: Callable[[STanHopNet], None]) -> Iterator[None]:
         yield
 
 
-def measured(variant: Variant, base: list[Layer], seed: int) -> dict[str, float]:
-    """Validation errors of one training, and its time."""
+def measured(variant: Variant, base: list[Layer], seed: int, folder: Path) -> dict[str, float]:
+    """Validation errors of one training in ``folder``, and its time."""
     config = resolve([*base, Layer(variant.name, nest(variant.changes | {"train.seed": seed}))])
-    horizon = config.model.prediction_length
-    path = FOLDER / storage.safe_name(f"{config.data.source}-{horizon}-{variant.name}-{seed}".replace(" ", "_"))
+    data, horizon = Path(config.data.source).stem, config.model.prediction_length
+    path = folder / storage.safe_name(f"{data}-{horizon}-{variant.name}-{seed}".replace(" ", "_"))
     series_set = load_series(config.data)
     with built(variant.cut):
-        has_begun = (path / CHECKPOINTS / MANIFEST).exists()
-        result = fit(config, run_path=path, resume=has_begun, progress=False, series_set=series_set)
+        result = fit_once(config, run_path=path, progress=False, series_set=series_set)
         found = evaluate(bundles.load_bundle(result.model_path), series_set, split="validation").metrics
     return {
         "mse": found["mse_scaled"],
@@ -201,11 +198,13 @@ def _figure(spread: dict[str, float | None], digits: int) -> str:
 def main() -> None:
     """Train, measure, print and store."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="ETTh1", help="a named data set")
+    parser.add_argument("--data", default="ETTh1", help="a named data set, or a file")
     parser.add_argument("--prediction-length", type=int, default=24)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one key of the preset")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="variants to train beside the preset")
+    parser.add_argument("--output", type=Path, default=Path("runs/ablation"), help="where the trainings are kept")
+    parser.add_argument("--results", type=Path, help="where the table goes")
     options = parser.parse_args()
     horizon = Layer("--prediction-length", {"model": {"prediction_length": options.prediction_length}})
     base = run_layers(
@@ -217,7 +216,7 @@ def main() -> None:
         variants.insert(0, Variant("the preset"))
     rows: list[dict[str, Any]] = []
     for variant in variants:
-        runs = [measured(variant, base, seed) for seed in options.seeds]
+        runs = [measured(variant, base, seed, options.output) for seed in options.seeds]
         rows.append(summary(variant, runs, rows[0]["runs"] if rows else runs))
         print(to_markdown(rows[-1:]).splitlines()[-1], flush=True)
     document = {
@@ -229,7 +228,7 @@ def main() -> None:
         "rows": rows,
     }
     stem = "ablation" if options.prediction_length == 24 else f"ablation-{options.prediction_length}"
-    folder = RESULTS / options.data.lower()
+    folder = options.results or RESULTS / Path(options.data).stem.lower()
     storage.make_directory(folder)
     storage.write_text(folder / f"{stem}.json", json.dumps(document, indent=2) + "\n")
     storage.write_text(folder / f"{stem}.md", to_markdown(rows))

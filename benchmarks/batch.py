@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 from stanhop import storage
-from stanhop.config import Layer, preset_layer, resolve
+from stanhop.config import Layer, preset_layers, resolve
 from stanhop.forecasting.bundle import Bundle, save_bundle
 from stanhop.model.network import build_network
 from stanhop.series.frame import SeriesSet
@@ -35,7 +35,7 @@ RESULT = Path(__file__).parent / "results" / "batch.json"
 
 def save_fresh_model(path: Path, series_set: SeriesSet) -> None:
     """Write a model directory with the sizes of the preset etth1 and fresh weights."""
-    config = resolve([preset_layer("etth1"), Layer("batch", {"data": {"source": "synthetic"}})])
+    config = resolve([*preset_layers("etth1"), Layer("batch", {"data": {"source": "synthetic"}})])
     torch.manual_seed(0)
     bundle = Bundle(
         config=config,

@@ -43,8 +43,7 @@ from stanhop.forecasting.rolling import origins_of, roll
 from stanhop.series.frame import SeriesSet
 from stanhop.series.load import load_series
 from stanhop.storage import write_text
-from stanhop.training.checkpoint import MANIFEST
-from stanhop.training.fit import fit
+from stanhop.training.once import fit_once
 
 LEVELS = (80.0, 95.0)
 HEADS = ("point", "quantile")
@@ -159,8 +158,7 @@ def main() -> None:
     for head in HEADS:
         config = config_of(head, options.data)
         series_set, run_path = load_series(config.data), options.folder / head
-        has_begun = (run_path / "checkpoints" / MANIFEST).exists()
-        fit(config, run_path=run_path, resume=has_begun, series_set=series_set)
+        fit_once(config, run_path=run_path, series_set=series_set)
         if options.choose:
             print(json.dumps(choices(run_path / "model", series_set), indent=2))
             return

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from stanhop.benchmarks.baselines import Baseline, baseline_settings, measure_baseline
-from stanhop.benchmarks.measurement import Measurement, read_measurement, write_measurement
+from stanhop.benchmarks.measurement import Measurement, keep, kept
+from stanhop.benchmarks.network_figures import Outliers, StepTimes, outliers_of, time_steps
 from stanhop.benchmarks.parent import parent_run
 from stanhop.config import RunConfig, TrackingConfig
 from stanhop.errors import Code, DataError, quoted
+from stanhop.forecasting.bundle import bundle_digest, load_bundle
 from stanhop.series.frame import SeriesSet
 from stanhop.series.load import load_series
 from stanhop.storage import locked, make_directory
 from stanhop.tracking.run import TrackedRun, closing, start_run
 from stanhop.tracking.store import Store
-from stanhop.training.checkpoint import MANIFEST
-from stanhop.training.fit import fit
-from stanhop.training.outcome import CHECKPOINTS, METRICS, FitResult
+from stanhop.training.once import fit_once, has_begun
+from stanhop.training.outcome import METRICS, FitResult
 
 logger = logging.getLogger(__name__)
 
-LOCK, BASELINE_FOLDER = ".lock", "baselines"
+LOCK, BASELINE_FOLDER, OUTLIER_FOLDER, STEP_FOLDER = ".lock", "baselines", "outliers", "steps"
 Report = Callable[[str], None]
 
 
@@ -34,16 +35,22 @@ class Cell:
     Args:
         model: What tells its network from the others of the grid, such as its separation.
         config: The whole configuration: data set, horizon, separation and seed are in it.
+        preset: Name of the preset that it began with.
     """
 
     model: str
     config: RunConfig
+    preset: str | None = None
+
+    @property
+    def task(self) -> str:
+        """Data set and horizon."""
+        return f"{Path(self.config.data.source).stem}-{self.config.model.prediction_length}"
 
     @property
     def name(self) -> str:
         """Name of its run and folder."""
-        data, horizon = Path(self.config.data.source).stem, self.config.model.prediction_length
-        return f"{data}-{horizon}-{self.model}-{self.config.train.seed}"
+        return f"{self.task}-{self.model}-{self.config.train.seed}"
 
 
 def run_grid(
@@ -73,12 +80,13 @@ def run_grid(
     make_directory(folder)
     with locked(folder / LOCK), parent_run(folder, tracking, tags={"stanhop.benchmark": "accuracy"}) as (store, parent):
         data_sets = {cell.config.data.source: load_series(cell.config.data) for cell in cells}
-        measured = [
-            _trained(
-                cell, data_sets[cell.config.data.source], folder=folder, parent=parent, progress=progress, report=report
-            )
-            for cell in cells
-        ]
+        measured = []
+        for cell in cells:
+            series_set = data_sets[cell.config.data.source]
+            result = _trained(cell, series_set, folder=folder, parent=parent, progress=progress, report=report)
+            outliers = _outliers(cell, result, series_set, folder=folder, store=store, report=report)
+            measured.append(_measurement(cell, result, outliers))
+        measured = _timed(cells, measured, data_sets, folder=folder, report=report)
         for baseline in baselines:
             for cell, seed in _cells_of(baseline, cells):
                 series_set = data_sets[cell.config.data.source]
@@ -100,23 +108,39 @@ def run_grid(
 
 def _trained(
     cell: Cell, series_set: SeriesSet, *, folder: Path, parent: TrackedRun, progress: bool, report: Report
-) -> Measurement:
+) -> FitResult:
     run_path = folder / cell.name
-    has_begun = (run_path / CHECKPOINTS / MANIFEST).exists()
     if not (run_path / METRICS).exists():
-        report(f"{cell.name}: {'going on' if has_begun else 'training'}")
-    result = fit(
+        report(f"{cell.name}: {'going on' if has_begun(run_path) else 'training'}")
+    return fit_once(
         cell.config,
         run_path=run_path,
-        resume=has_begun,
         progress=progress,
         series_set=series_set,
         parent_run_id=parent.run_id,
+        preset=cell.preset,
     )
-    return _measurement(cell, result)
 
 
-def _measurement(cell: Cell, result: FitResult) -> Measurement:
+def _outliers(
+    cell: Cell, result: FitResult, series_set: SeriesSet, *, folder: Path, store: Store | None, report: Report
+) -> Outliers:
+    """Those of the trained network; measured once, and recorded in its run."""
+    path = folder / OUTLIER_FOLDER / f"{cell.name}.json"
+    bundle = load_bundle(result.model_path)
+    known = kept(path, Outliers)
+    if known is not None and known.model_sha256 == bundle_digest(bundle):
+        return known
+    report(f"{cell.name}: outliers")
+    outliers = outliers_of(bundle, series_set)
+    if result.run_id is not None:
+        with closing(start_run(store, name=cell.name, tags={}, run_id=result.run_id)) as run:
+            run.log_metrics(outliers.figures)
+    keep(path, outliers)
+    return outliers
+
+
+def _measurement(cell: Cell, result: FitResult, outliers: Outliers) -> Measurement:
     config = cell.config
     return Measurement(
         data=Path(config.data.source).name,
@@ -130,7 +154,33 @@ def _measurement(cell: Cell, result: FitResult) -> Measurement:
         seconds=result.metrics["time/train_s"],
         num_parameters=int(result.metrics["size/num_parameters"]),
         settings={"validation_loss": result.metrics["val/best_loss"], "loss": config.train.loss},
+        outliers=outliers.figures,
     )
+
+
+def _timed(
+    cells: Sequence[Cell],
+    measured: Sequence[Measurement],
+    data_sets: Mapping[str, SeriesSet],
+    *,
+    folder: Path,
+    report: Report,
+) -> list[Measurement]:
+    """``measured`` with the time of a training step; the networks of a data set and horizon are timed in turns."""
+    step_ms: dict[tuple[str, str], float] = {}
+    for task in dict.fromkeys(cell.task for cell in cells):
+        configs = {cell.model: cell.config for cell in reversed(cells) if cell.task == task}  # with the first seed
+        path = folder / STEP_FOLDER / f"{task}.json"
+        times = kept(path, StepTimes)
+        if times is None or not times.are_of(configs):
+            report(f"{task}: time of a step")
+            times = time_steps(configs, data_sets[next(iter(configs.values())).data.source])
+            keep(path, times)
+        step_ms |= {(task, model): 1e3 * seconds.median for model, seconds in times.seconds.items()}
+    return [
+        one.model_copy(update={"step_ms": step_ms[cell.task, cell.model]})
+        for cell, one in zip(cells, measured, strict=True)
+    ]
 
 
 def _cells_of(baseline: Baseline, cells: Sequence[Cell]) -> Iterator[tuple[Cell, int | None]]:
@@ -162,11 +212,11 @@ def _baseline(
         problem = f"{quoted(config.data.source)} holds {len(series_set.series)} series; the baselines take one"
         raise DataError(Code.DATASET, problem, fix="leave them out with --baselines none")
     steps = config.model.prediction_length
-    stem = f"{Path(config.data.source).stem}-{steps}-{baseline.name}"
+    stem = f"{cell.task}-{baseline.name}"
     name = stem if seed is None else f"{stem}-{seed}"
     path = folder / BASELINE_FOLDER / f"{name}.json"
     settings = baseline_settings(baseline, series, config.data, fingerprint=series_set.fingerprint, stride=stride)
-    known = read_measurement(path)
+    known = kept(path, Measurement)
     if known is not None and known.settings == settings:
         return known
     report(f"{name}: measuring")
@@ -176,5 +226,5 @@ def _baseline(
             baseline, series, config.data, prediction_length=steps, seed=seed, stride=stride, settings=settings
         )
         run.log_metrics({"test/mse_scaled": measurement.mse, "test/mae_scaled": measurement.mae})
-        write_measurement(path, measurement)
+        keep(path, measurement)
     return measurement

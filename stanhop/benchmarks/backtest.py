@@ -37,9 +37,8 @@ from stanhop.series.scaling import Scaler
 from stanhop.storage import locked, make_directory, write_text
 from stanhop.tracking.run import TrackedRun, closing, start_run
 from stanhop.tracking.store import Store
-from stanhop.training.checkpoint import MANIFEST
-from stanhop.training.fit import fit
-from stanhop.training.outcome import CHECKPOINTS, METRICS
+from stanhop.training.once import fit_once, has_begun
+from stanhop.training.outcome import METRICS
 
 NETWORK = "stanhop"
 TASK, LOCK, BASELINES = "task.json", ".lock", "baselines"
@@ -227,14 +226,12 @@ def _of_network(
     parts, seconds = [], 0.0
     for fold in folds:
         run_path = task.folder / f"{NETWORK}-{fold.number}"
-        has_begun = (run_path / CHECKPOINTS / MANIFEST).exists()
         if not (run_path / METRICS).exists():
-            verb = "going on" if has_begun else "training"
+            verb = "going on" if has_begun(run_path) else "training"
             report(f"{NETWORK}, training {fold.number} of {len(folds)} ({fold.origins.start:,} rows known): {verb}")
-        result = fit(
+        result = fit_once(
             _config_of(task, fold),
             run_path=run_path,
-            resume=has_begun,
             progress=progress,
             series_set=_known_until(series_set, fold.stop),
             parent_run_id=parent.run_id,

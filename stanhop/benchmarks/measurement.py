@@ -1,15 +1,17 @@
-"""One figure of a table of accuracy: a forecaster measured on the test rows of a data set at one horizon."""
+"""One line's worth of a table of accuracy, a forecaster on the test rows at one horizon; and how figures are kept."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from stanhop.config import Section
 from stanhop.errors import Code, OutputError, quoted
 from stanhop.storage import write_text
+
+Figures = TypeVar("Figures", bound=Section)
 
 
 class Measurement(Section):
@@ -32,15 +34,19 @@ class Measurement(Section):
     num_parameters: int | None
     settings: dict[str, Any]
     """What the forecaster was made with; a measurement is taken up again only if these are the same."""
+    step_ms: float | None = None
+    """Median time of a training step, the networks of the grid in turns; None of other forecasters."""
+    outliers: dict[str, float] | None = None
+    """Kurtosis and inf-norm by selection of outputs, as MLflow names them; None of other forecasters."""
 
 
-def write_measurement(path: Path, measurement: Measurement) -> None:
-    """Keep ``measurement`` at ``path``, whole or not at all."""
-    write_text(path, measurement.model_dump_json(indent=2) + "\n")
+def keep(path: Path, figures: Section) -> None:
+    """Write ``figures`` to ``path``, whole or not at all."""
+    write_text(path, figures.model_dump_json(indent=2) + "\n")
 
 
-def read_measurement(path: Path) -> Measurement | None:
-    """The measurement at ``path``; None if there is none.
+def kept(path: Path, kind: type[Figures]) -> Figures | None:
+    """The figures at ``path``; None if there are none.
 
     Raises:
         OutputError: the file is damaged.
@@ -48,7 +54,7 @@ def read_measurement(path: Path) -> Measurement | None:
     if not path.exists():
         return None
     try:
-        return Measurement.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(path.read_bytes())
     except ValidationError as error:
         problem = f"is damaged: {quoted(str(error).splitlines()[0])}"
         raise OutputError(Code.OUTPUT, problem, fix="delete it to have it measured again", file=path) from None

@@ -8,16 +8,17 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from stanhop.benchmarks.literature import published
+from stanhop.benchmarks.machine import processor
 from stanhop.benchmarks.measurement import Measurement
 
-PROCESSORS = Path("/proc/cpuinfo")
-HEADINGS = ("model", "MSE", "MAE", "seeds", "windows", "seconds", "source")
+HEADINGS = ("model", "MSE", "MAE", "kurtosis", "inf-norm", "ms a step", "seeds", "windows", "seconds", "source")
+KURTOSIS, INF_NORM = "outliers/all/average_kurtosis", "outliers/all/max_inf_norm"
+"""The outliers that the table shows: those over all outputs, by the published formula."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,11 @@ class Row:
         mae: Likewise; None where a source has none.
         mse_deviation: Sample standard deviation over seeds; None for one seed, or a published figure.
         mae_deviation: Likewise.
+        kurtosis: Average over all outputs of the network, mean over seeds; None for other forecasters.
+        kurtosis_deviation: As of the errors.
+        inf_norm: The largest over all outputs, likewise.
+        inf_norm_deviation: Likewise.
+        step_ms: Time of a training step, likewise.
         seeds: What was measured with; empty where nothing is drawn, or in a published figure.
         num_windows: Test windows measured; None in a published figure.
         stride: Every which window that was.
@@ -46,6 +52,11 @@ class Row:
     mae: float | None
     mse_deviation: float | None = None
     mae_deviation: float | None = None
+    kurtosis: float | None = None
+    kurtosis_deviation: float | None = None
+    inf_norm: float | None = None
+    inf_norm_deviation: float | None = None
+    step_ms: float | None = None
     seeds: tuple[int, ...] = ()
     num_windows: int | None = None
     stride: int | None = None
@@ -87,7 +98,7 @@ def to_markdown(rows: Iterable[Row]) -> str:
 def machine() -> dict[str, Any]:
     """What the figures of time depend on."""
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "num_cores": os.cpu_count(),
         "num_threads": torch.get_num_threads(),
         "python": platform.python_version(),
@@ -97,20 +108,35 @@ def machine() -> dict[str, Any]:
 
 def _row(group: Sequence[Measurement]) -> Row:
     first = group[0]
-    mse, mae = [one.mse for one in group], [one.mae for one in group]
+    mse, mse_deviation = _spread([one.mse for one in group])
+    mae, mae_deviation = _spread([one.mae for one in group])
+    outliers = [one.outliers for one in group if one.outliers is not None]
+    kurtosis, kurtosis_deviation = _spread([each[KURTOSIS] for each in outliers])
+    inf_norm, inf_norm_deviation = _spread([each[INF_NORM] for each in outliers])
+    assert mse is not None
     return Row(
         data=first.data,
         prediction_length=first.prediction_length,
         model=first.model,
-        mse=statistics.fmean(mse),
-        mae=statistics.fmean(mae),
-        mse_deviation=statistics.stdev(mse) if len(mse) > 1 else None,
-        mae_deviation=statistics.stdev(mae) if len(mae) > 1 else None,
+        mse=mse,
+        mae=mae,
+        mse_deviation=mse_deviation,
+        mae_deviation=mae_deviation,
+        kurtosis=kurtosis,
+        kurtosis_deviation=kurtosis_deviation,
+        inf_norm=inf_norm,
+        inf_norm_deviation=inf_norm_deviation,
+        step_ms=first.step_ms,
         seeds=tuple(one.seed for one in group if one.seed is not None),
         num_windows=first.num_windows,
         stride=first.stride,
         seconds=statistics.fmean(one.seconds for one in group),
     )
+
+
+def _spread(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """Mean and sample deviation, as far as there are enough of them."""
+    return statistics.fmean(values) if values else None, statistics.stdev(values) if len(values) > 1 else None
 
 
 def _section(data: str, steps: int, rows: Sequence[Row]) -> str:
@@ -125,6 +151,9 @@ def _cells(row: Row) -> tuple[str, ...]:
         row.model,
         _figure(row.mse, row.mse_deviation),
         _figure(row.mae, row.mae_deviation),
+        _figure(row.kurtosis, row.kurtosis_deviation, digits=2),
+        _figure(row.inf_norm, row.inf_norm_deviation, digits=2),
+        "" if row.step_ms is None else f"{row.step_ms:.1f}",
         ", ".join(map(str, row.seeds)),
         windows if row.stride in (None, 1) else f"{windows} (stride {row.stride})",
         "" if row.seconds is None else f"{row.seconds:,.0f}",
@@ -132,14 +161,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def _figure(mean: float | None, deviation: float | None) -> str:
+def _figure(mean: float | None, deviation: float | None, *, digits: int = 3) -> str:
     if mean is None:
         return ""
-    return f"{mean:.3f}" if deviation is None else f"{mean:.3f} ± {deviation:.3f}"
-
-
-def _processor() -> str:
-    """The processor's name, where the system tells it."""
-    lines = PROCESSORS.read_text(encoding="utf-8").splitlines() if PROCESSORS.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    return f"{mean:.{digits}f}" if deviation is None else f"{mean:.{digits}f} ± {deviation:.{digits}f}"

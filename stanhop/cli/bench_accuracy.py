@@ -9,18 +9,15 @@ import shlex
 from collections.abc import Mapping, Sequence
 from itertools import chain, product
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from stanhop.cli.layers import run_layers
+from stanhop.cli.layers import preset_of, run_layers
 from stanhop.cli.options import Assignments, Files, Flags, FlagTable, NoProgress, command
 from stanhop.cli.output import Output
-from stanhop.config import Layer, RunConfig, flatten, resolve
+from stanhop.config import Layer, flatten, resolve
 from stanhop.errors import Code, UsageError, quoted
-
-if TYPE_CHECKING:
-    from stanhop.benchmarks.accuracy import Cell
 
 app = typer.Typer()
 
@@ -80,15 +77,17 @@ def accuracy(
 ) -> None:
     """Train a grid of data sets, horizons, separations and seeds, measure baselines, and write the table.
 
-    Each data set and horizon has its preset. What was done in the folder before is not done again.
+    Each data set has its preset, with what the one for the horizon changes. Of our networks the table has outliers over
+    all outputs (as `stanhop outliers`) and the time of a training step too. What was done in the folder before is not
+    done again.
 
     Example: stanhop bench accuracy --data ETTh1,WTH --prediction-length 24,48 --seeds 1,2,3
 
     Example: stanhop bench accuracy --separations softmax,gsh,outeffhop,gated_outeffhop --baselines none
     """
     names = [] if baselines == NO_BASELINES else _words(baselines, option="--baselines")
-    configs = [
-        (separation, _config(source, horizon, separation, seed, files or [], assignments or [], flags))
+    grid = [
+        (separation, _layers(source, horizon, separation, seed, files or [], assignments or [], flags))
         for source, horizon, separation, seed in product(
             _words(data, option="--data"),
             _numbers(horizons, option="--prediction-length"),
@@ -96,12 +95,16 @@ def accuracy(
             _numbers(seeds, option="--seeds"),
         )
     ]
+    configs = [resolve(layers) for _, layers in grid]
     from stanhop.benchmarks.accuracy import Cell, run_grid  # torch, Lightning, sktime: --help must not pay for them
     from stanhop.benchmarks.baselines import find_baseline
     from stanhop.benchmarks.table import document_of, rows_of, to_markdown
     from stanhop.storage import write_text
 
-    cells: list[Cell] = [Cell(separation, config) for separation, config in configs]
+    cells = [
+        Cell(separation, config, preset=preset_of(layers))
+        for (separation, layers), config in zip(grid, configs, strict=True)
+    ]
     measured = run_grid(
         cells,
         [find_baseline(name) for name in names],
@@ -111,9 +114,9 @@ def accuracy(
         progress=output.is_human and not no_progress,
         report=lambda line: output.notes([line]),
     )
-    grid = {"--data": data, "--prediction-length": horizons, "--separations": separations, "--seeds": seeds}
-    grid |= {"--baselines": baselines, "--stride": str(stride)}
-    document = document_of(measured, command=_call(grid, files or [], assignments or [], flags))
+    options = {"--data": data, "--prediction-length": horizons, "--separations": separations, "--seeds": seeds}
+    options |= {"--baselines": baselines, "--stride": str(stride)}
+    document = document_of(measured, command=_call(options, files or [], assignments or [], flags))
     markdown = to_markdown(rows_of(measured))
     target = results or folder
     write_text(target / f"{TABLE}.json", json.dumps(document, indent=2, allow_nan=False) + "\n")
@@ -121,7 +124,7 @@ def accuracy(
     output.result({"table": target / f"{TABLE}.md", "rows": document["rows"]}, human=markdown.rstrip())
 
 
-def _config(
+def _layers(
     source: str,
     horizon: int,
     separation: str,
@@ -129,11 +132,11 @@ def _config(
     files: Sequence[Path],
     assignments: Sequence[str],
     flags: Sequence[Layer],
-) -> RunConfig:
+) -> list[Layer]:
     model = {"prediction_length": horizon, "separation": separation.removeprefix(GATED)}
     gate = {"gate": True} if separation.startswith(GATED) else {}
     grid = Layer("the grid", {"model": {**model, **gate}, "train": {"seed": seed}})
-    layers = run_layers(
+    return run_layers(
         data=source,
         preset=None,
         files=files,
@@ -141,19 +144,18 @@ def _config(
         flags=[*flags, grid],
         environment=os.environ,
     )
-    return resolve(layers)
 
 
-def _call(grid: Mapping[str, str], files: Sequence[Path], assignments: Sequence[str], flags: Sequence[Layer]) -> str:
+def _call(options: Mapping[str, str], files: Sequence[Path], assignments: Sequence[str], flags: Sequence[Layer]) -> str:
     """The command line that measures the same again."""
     given = [(layer.origin, str(value)) for layer in flags for value in flatten(layer.values).values()]
-    options = [
-        *grid.items(),
+    words = [
+        *options.items(),
         *(("-c", str(file)) for file in files),
         *(("--set", assignment) for assignment in assignments),
         *(option for option in given if option[0] in ("--epochs", "--device")),
     ]
-    return shlex.join(["stanhop", "bench", "accuracy", *chain(*options)])
+    return shlex.join(["stanhop", "bench", "accuracy", *chain(*words)])
 
 
 def _words(text: str, *, option: str) -> list[str]:

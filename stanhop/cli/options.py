@@ -1,7 +1,7 @@
 """The options that several commands share, most of them named flags for keys of the configuration.
 
 A flag takes its type, its choices and its help text from the key it sets, so that each stands in
-``stanhop/config.py`` only.
+``stanhop/config/`` only.
 """
 
 from __future__ import annotations

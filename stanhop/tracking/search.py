@@ -18,7 +18,7 @@ from urllib.parse import quote, unquote, urlparse
 from stanhop.config import RunConfig, TrackingConfig, flatten
 from stanhop.errors import Code, ConfigError, DataError, MachineError, masked, quoted
 from stanhop.tracking.names import NAME_TAG, PARENT_TAG, PRESET_TAG
-from stanhop.tracking.store import SQLITE, START_TIMEOUT_S, open_store, reason, store_uri
+from stanhop.tracking.store import SQLITE, START_TIMEOUT_S, no_experiment, open_store, reason, store_uri
 
 FITTED = "val/best_loss"
 """The metric that every finished training has, and nothing else."""
@@ -183,7 +183,7 @@ def _read_runs(database: sqlite3.Connection, experiment: str) -> list[RunRecord]
     names = database.execute("SELECT experiment_id, name FROM experiments WHERE lifecycle_stage = 'active'").fetchall()
     ids = [number for number, name in names if name == experiment]
     if not ids:
-        raise _no_experiment(experiment, [name for _, name in names])
+        raise no_experiment(experiment, [name for _, name in names])
     rows = database.execute(
         "SELECT run_uuid, name, status, start_time, end_time, artifact_uri FROM runs "
         "WHERE experiment_id = ? AND lifecycle_stage = 'active'",
@@ -216,8 +216,7 @@ def _read_runs(database: sqlite3.Connection, experiment: str) -> list[RunRecord]
 
 
 def _ask_server(tracking: TrackingConfig, folder: Path) -> list[RunRecord]:
-    store = open_store(tracking, folder=folder, is_required=True)
-    assert store is not None
+    store = open_store(tracking, folder=folder, is_required=True, makes_experiment=False)
     runs: list[RunRecord] = []
     token: str | None = None
     try:
@@ -246,8 +245,3 @@ def _from_mlflow(run: Any) -> RunRecord:  # MLflow has no types
         metrics=dict(data.metrics),
         tags=dict(data.tags),
     )
-
-
-def _no_experiment(name: str, known: Sequence[str]) -> ConfigError:
-    fix = f"name one with --experiment: {', '.join(known)}" if known else "train a model first"
-    return ConfigError(Code.TRACKING, f"the tracking store has no experiment {quoted(name)}", fix=fix)

@@ -11,7 +11,7 @@ import re
 import sqlite3
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 from stanhop.config import TrackingConfig
-from stanhop.errors import Code, ConfigError, MachineError, masked, quoted
+from stanhop.errors import Code, ConfigError, MachineError, UserError, masked, quoted
 from stanhop.storage import locked, make_directory
 
 if TYPE_CHECKING:
@@ -92,19 +92,22 @@ def store_uri(tracking: TrackingConfig, *, folder: Path) -> str:
     raise ConfigError(Code.TRACKING, problem, fix=fix)
 
 
-def open_store(tracking: TrackingConfig, *, folder: Path, is_required: bool = False) -> Store:
+def open_store(
+    tracking: TrackingConfig, *, folder: Path, is_required: bool = False, makes_experiment: bool = True
+) -> Store:
     """Open the store that ``tracking`` names and find or make its experiment.
 
     Args:
         tracking: Address and experiment.
         folder: Where the store lies if no address is given.
         is_required: Whether a server that does not answer is an error; otherwise it is a warning.
+        makes_experiment: Whether an experiment that a server does not have is made; otherwise it is an error.
 
     Returns:
         The store; one that is not reachable if it is a server that does not answer.
 
     Raises:
-        ConfigError: the address cannot be one of a store.
+        ConfigError: the address cannot be one of a store, or there is no such experiment.
         MachineError: the store is a broken or unwritable file, or a required server does not answer.
     """
     uri = store_uri(tracking, folder=folder)
@@ -114,8 +117,8 @@ def open_store(tracking: TrackingConfig, *, folder: Path, is_required: bool = Fa
     if uri.startswith(SQLITE):
         return replace(_open_file(uri, tracking.experiment), unsent_folder=unsent)
     try:
-        return replace(_open_server(uri, tracking.experiment), unsent_folder=unsent)
-    except MachineError:
+        return replace(_open_server(uri, tracking.experiment, makes=makes_experiment), unsent_folder=unsent)
+    except UserError:
         raise
     except Exception as error:  # MLflow, SQLAlchemy, requests and the drivers of databases each raise their own
         problem = f"tracking store {quoted(masked(uri))}: {reason(error)}"
@@ -137,8 +140,14 @@ def open_again(store: Store) -> Store:
     return replace(_open_server(store.uri, store.experiment), unsent_folder=store.unsent_folder)
 
 
-def _open_server(uri: str, experiment: str) -> Store:
-    return _within(START_TIMEOUT_S, lambda: _open(uri, experiment, artifacts=None))
+def no_experiment(name: str, known: Sequence[str]) -> ConfigError:
+    """The error about an experiment that is not among the ``known`` ones."""
+    fix = f"name one with --experiment: {', '.join(known)}" if known else "train a model first"
+    return ConfigError(Code.TRACKING, f"the tracking store has no experiment {quoted(name)}", fix=fix)
+
+
+def _open_server(uri: str, experiment: str, *, makes: bool = True) -> Store:
+    return _within(START_TIMEOUT_S, lambda: _open(uri, experiment, artifacts=None, makes=makes))
 
 
 def reason(error: BaseException) -> str:
@@ -186,11 +195,13 @@ def _check_file(path: Path) -> None:
         database.execute("ROLLBACK")
 
 
-def _open(uri: str, experiment: str, *, artifacts: Path | None) -> Store:
+def _open(uri: str, experiment: str, *, artifacts: Path | None, makes: bool = True) -> Store:
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=uri)
     found = client.get_experiment_by_name(experiment)
+    if found is None and not makes:
+        raise no_experiment(experiment, [each.name for each in client.search_experiments()])
     if found is None:
         # Without a place of their own artifacts would go to the folder that is current when they are logged.
         place = None if artifacts is None else artifacts.as_uri()

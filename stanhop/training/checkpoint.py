@@ -27,7 +27,7 @@ from stanhop.storage import remove_file, sha256_of, sha256_of_file, write_bytes,
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
-START_AGAIN = "start a new run without --resume"
+START_AGAIN = "start a new run in another --output folder"
 NAME_PATTERN = r"^step-\d{8,}\.ckpt$"
 
 

@@ -12,29 +12,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytorch_lightning as pl
-import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning.utilities.seed import isolate_rng
 
 from stanhop.config import RunConfig, TrainConfig, to_yaml
-from stanhop.errors import Code, ConfigError, ModelError, OutputError, UserError, masked
+from stanhop.errors import UserError, masked
 from stanhop.forecasting.bundle import Bundle
 from stanhop.forecasting.forecaster import choose_device
 from stanhop.series.datamodule import SeriesDataModule
 from stanhop.series.frame import SeriesSet
 from stanhop.series.load import load_series
-from stanhop.storage import (
-    TEMPORARY_PREFIX,
-    locked,
-    make_directory,
-    remove_file,
-    remove_stale_temporaries,
-    write_text,
-)
+from stanhop.storage import locked, make_directory, remove_file, remove_stale_temporaries, write_text
 from stanhop.tracking.names import PRESET_TAG, WINDOW_ERRORS
 from stanhop.tracking.run import TrackedRun, closing, run_tags, start_run
 from stanhop.tracking.store import Store, open_store
-from stanhop.training.checkpoint import MANIFEST, AtomicCheckpointIO, CheckpointFolder, Identity
+from stanhop.training.checkpoint import AtomicCheckpointIO, CheckpointFolder, Identity
+from stanhop.training.checks import OF_TRAIN, Advice, check_machine, check_run_path
 from stanhop.training.guards import SignalWatch
 from stanhop.training.journal import Epoch, Journal
 from stanhop.training.lightning_module import ForecastingModule
@@ -46,7 +39,6 @@ from stanhop.training.outcome import (
     LOSS_PLOT,
     METRICS,
     MODEL,
-    OUR_NAMES,
     FitResult,
     read_outcome,
     write_outcome,
@@ -88,6 +80,7 @@ def fit(
     strict_resume: bool = False,
     parent_run_id: str | None = None,
     preset: str | None = None,
+    advice: Advice = OF_TRAIN,
 ) -> FitResult:
     """Train a network, choose its weights by the validation loss, measure them once on the test split, and keep all.
 
@@ -107,16 +100,17 @@ def fit(
         strict_resume: Whether to refuse to resume with other threads or versions, by which last bits may differ.
         parent_run_id: MLflow's id of the run that this one is a part of.
         preset: Name of the preset that ``config`` began with, a tag of the run.
+        advice: What the user is told to do, in the words of the command that calls.
 
     Raises:
         UserError: data, configuration, machine, folder or tracking store do not allow it; nothing was written then.
         DivergedError: a loss or gradient is not finite; the last sound checkpoint is kept.
         StoppedError: SIGTERM or SIGINT; what was done so far is saved.
     """
-    _check_machine(config.train)
-    _check_run_path(run_path, resume=resume, overwrite=overwrite)
-    how_to_go_on = f"go on with the same command and --resume --output {run_path}"
-    with SignalWatch(how_to_go_on=how_to_go_on) as signals, isolate_rng():
+    check_machine(config.train)
+    if not _is_helper():
+        check_run_path(run_path, resume=resume, overwrite=overwrite, advice=advice)
+    with SignalWatch(how_to_go_on=advice.go_on.format(run_path=run_path)) as signals, isolate_rng():
         if series_set is None:
             series_set = load_series(config.data)
         datamodule = SeriesDataModule(series_set, config)
@@ -284,54 +278,6 @@ def _tracked(task: _Task, store: Store | None) -> Iterator[TrackedRun]:
     task.folder.run_id = run.run_id
     with closing(run):
         yield run
-
-
-def _check_machine(train: TrainConfig) -> None:
-    """Refuse what this machine cannot do.
-
-    Raises:
-        UsageError: CUDA is asked for and not there.
-        ConfigError: more CUDA devices than there are, or a precision that CPUs do not have.
-    """
-    is_cuda = choose_device(train.device).type == "cuda"
-    if is_cuda and train.devices > torch.cuda.device_count():
-        problem = f"train.devices is {train.devices}, but this machine has {torch.cuda.device_count()} CUDA devices"
-        raise ConfigError(Code.CONFIG, problem, fix="lower --devices")
-    if not is_cuda and train.precision == "16-mixed":
-        problem = "train.precision is 16-mixed, which needs a CUDA device"
-        raise ConfigError(Code.CONFIG, problem, fix="use --precision bf16-mixed or 32-true")
-
-
-def _check_run_path(run_path: Path, *, resume: bool, overwrite: bool) -> None:
-    """Refuse a folder that this run must not write to.
-
-    Raises:
-        ModelError: there is nothing to resume.
-        OutputError: the folder holds a run that is not to be replaced, or something else.
-    """
-    if _is_helper():
-        return
-    if run_path.exists() and not run_path.is_dir():
-        raise OutputError(Code.OUTPUT, "is not a folder", fix="choose another name", file=run_path)
-    names = {entry.name for entry in run_path.iterdir()} if run_path.exists() else set()
-    if resume:
-        if not (run_path / CHECKPOINTS).is_dir():
-            fix = "name the folder of the run with --output, or start a new run without --resume"
-            raise ModelError(Code.CHECKPOINT, "there is no checkpoint to go on from", fix=fix, file=run_path)
-    elif overwrite and names - OUR_NAMES:
-        problem = f"is not the folder of a run, or holds other things ({sorted(names - OUR_NAMES)[0]})"
-        raise OutputError(Code.OUTPUT, problem, fix="choose another folder", file=run_path)
-    elif not overwrite and names - {LOCK} and not _holds_nothing_yet(run_path, names):
-        fix = "choose another folder, go on with --resume, or add --overwrite"
-        raise OutputError(Code.OUTPUT, "exists already", fix=fix, file=run_path)
-
-
-def _holds_nothing_yet(run_path: Path, names: set[str]) -> bool:
-    """Whether a run began there and ended before its first checkpoint, so that there is nothing to lose."""
-    names = {name for name in names if not name.startswith(TEMPORARY_PREFIX)}
-    has_begun = LOCK in names or {CONFIG, CHECKPOINTS} <= names
-    is_no_more = names <= {CONFIG, CHECKPOINTS, LOCK}
-    return has_begun and is_no_more and not (run_path / CHECKPOINTS / MANIFEST).exists()
 
 
 def _without_credentials(config: RunConfig) -> RunConfig:

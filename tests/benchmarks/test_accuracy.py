@@ -12,9 +12,13 @@ import pytest
 from stanhop.benchmarks import accuracy
 from stanhop.benchmarks.accuracy import Cell, run_grid
 from stanhop.benchmarks.baselines import find_baseline
-from stanhop.benchmarks.measurement import Measurement, read_measurement
+from stanhop.benchmarks.measurement import Measurement, kept
 from stanhop.config import RunConfig, TrackingConfig
 from stanhop.errors import MachineError, ModelError, OutputError
+from stanhop.forecasting.bundle import load_bundle
+from stanhop.quantization.outliers import measure_outliers
+from stanhop.quantization.windows import split_contexts
+from stanhop.series.load import load_series
 
 Grid = Callable[..., list[Measurement]]
 
@@ -56,7 +60,16 @@ def test_a_grid_measures_each_cell_and_each_baseline_with_each_seed_it_needs(gri
 def test_what_is_done_is_not_done_again(grid: Grid) -> None:
     reports: list[str] = []
     first = grid(report=reports.append)
-    assert len(reports) == len(first)
+    assert [report.partition(": ")[::2] for report in reports] == [
+        ("waves-3-outeffhop-5", "training"),
+        ("waves-3-outeffhop-5", "outliers"),
+        ("waves-3-outeffhop-6", "training"),
+        ("waves-3-outeffhop-6", "outliers"),
+        ("waves-3", "time of a step"),
+        ("waves-3-naive", "measuring"),
+        ("waves-3-nlinear-5", "measuring"),
+        ("waves-3-nlinear-6", "measuring"),
+    ]
     reports.clear()
     assert grid(report=reports.append) == first
     assert not reports
@@ -79,8 +92,32 @@ def test_a_cell_that_was_started_otherwise_is_refused(grid: Grid, cells: list[Ce
     grid(baselines=[])
     model = cells[0].config.model.model_copy(update={"dropout": 0.3})
     changed = Cell("outeffhop", cells[0].config.model_copy(update={"model": model}))
-    with pytest.raises(ModelError, match=r"model\.dropout was 0\.1 and is now 0\.3"):
+    with pytest.raises(ModelError, match=r"model\.dropout was 0\.1 and is now 0\.3") as caught:
         grid(cells=[changed], baselines=[])
+    assert "--resume" not in caught.value.message, "which this command does not have"
+
+
+def test_outliers_are_those_of_the_model_on_every_test_window(grid: Grid, cells: list[Cell], tmp_path: Path) -> None:
+    first, second = grid(baselines=[])
+    bundle, series_set = load_bundle(tmp_path / "grid" / cells[1].name / "model"), load_series(cells[1].config.data)
+    report = measure_outliers(bundle.network, split_contexts(bundle, series_set, "test"))
+    assert report.num_windows == second.num_windows
+    assert second.outliers == pytest.approx(report.metrics())
+    assert first.outliers != second.outliers
+
+
+def test_steps_are_timed_in_turns_and_anew_when_a_network_joins(
+    grid: Grid, cells: list[Cell], config: RunConfig
+) -> None:
+    (alone,) = grid(cells=cells[:1], baselines=[])
+    softmax = config.model.model_copy(update={"separation": "softmax"})
+    joined = [cells[0], cells[1], Cell("softmax", config.model_copy(update={"model": softmax}))]
+    reports: list[str] = []
+    ours, same, other = grid(cells=joined, baselines=[], report=reports.append)
+    assert reports[-1] == "waves-3: time of a step"
+    assert ours.step_ms == same.step_ms, "a network, whatever the seed"
+    assert len({alone.step_ms, ours.step_ms, other.step_ms}) == 3
+    assert all(one.step_ms > 0 for one in (alone, ours, other))  # type: ignore[operator]  # each has it
 
 
 def test_a_baseline_of_another_stride_is_measured_anew(grid: Grid) -> None:
@@ -90,7 +127,7 @@ def test_a_baseline_of_another_stride_is_measured_anew(grid: Grid) -> None:
 
 def test_all_runs_are_parts_of_one_run_that_is_gone_on_with(cells: list[Cell], tmp_path: Path) -> None:
     tracking = TrackingConfig(uri=f"sqlite:///{tmp_path}/mlflow.db")
-    tracked = [Cell(cell.model, cell.config.model_copy(update={"tracking": tracking})) for cell in cells]
+    tracked = [Cell(cell.model, cell.config.model_copy(update={"tracking": tracking}), "waves-3") for cell in cells]
     naive = [find_baseline("naive")]
     for some in (tracked[:1], tracked):  # the second call goes on with the first
         run_grid(some, naive, folder=tmp_path / "grid", stride=7, tracking=tracking, progress=False)
@@ -104,6 +141,9 @@ def test_all_runs_are_parts_of_one_run_that_is_gone_on_with(cells: list[Cell], t
     assert set(children["tags.mlflow.parentRunId"]) == {names.loc["grid", "run_id"]}
     assert (runs["status"] == "FINISHED").all()
     assert children["metrics.test/mse_scaled"].notna().all()
+    ours = children.drop("waves-3-naive")
+    assert ours["metrics.outliers/all/max_inf_norm"].notna().all()
+    assert set(ours["tags.stanhop.preset"]) == {"waves-3"}
 
 
 def test_a_damaged_measurement_is_refused_by_name(grid: Grid, tmp_path: Path) -> None:
@@ -111,4 +151,4 @@ def test_a_damaged_measurement_is_refused_by_name(grid: Grid, tmp_path: Path) ->
     path = tmp_path / "grid" / "naive.json"
     path.write_text("{}")
     with pytest.raises(OutputError, match=r"naive\.json: is damaged: .*; delete it to have it measured again"):
-        read_measurement(path)
+        kept(path, Measurement)

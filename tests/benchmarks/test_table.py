@@ -6,6 +6,8 @@ import json
 import statistics
 from typing import Any
 
+import pytest
+
 from stanhop.benchmarks.literature import published
 from stanhop.benchmarks.measurement import Measurement
 from stanhop.benchmarks.table import document_of, rows_of, to_markdown
@@ -56,9 +58,23 @@ def test_published_figures_of_the_same_data_and_horizon_stand_beside_best_first(
 def test_the_table_says_which_windows_were_measured() -> None:
     lines = to_markdown(rows_of(MEASURED)).splitlines()
     assert "### ETTh1, 24 steps" in lines
-    assert "| outeffhop | 0.295 ± 0.021 | 0.590 ± 0.042 | 1, 2 | 2,857 | 3 | measured |" in lines
-    assert "| naive | 0.900 | 1.800 |  | 120 (stride 24) | 3 | measured |" in lines
+    assert "| outeffhop | 0.295 ± 0.021 | 0.590 ± 0.042 |  |  |  | 1, 2 | 2,857 | 3 | measured |" in lines
+    assert "| naive | 0.900 | 1.800 |  |  |  |  | 120 (stride 24) | 3 | measured |" in lines
     assert any(line.startswith("| MTGNN | 0.336 |  |") for line in lines)
+
+
+def test_outliers_and_time_of_a_step_stand_beside_the_errors_of_a_network() -> None:
+    figures = [{"outliers/all/average_kurtosis": each, "outliers/all/max_inf_norm": 2 * each} for each in (3.0, 4.0)]
+    measured = [
+        measurement("softmax", 0.3, seed, outliers=each, step_ms=71.26)
+        for seed, each in zip((1, 2), figures, strict=True)
+    ]
+    (row,) = [row for row in rows_of(measured) if row.model == "softmax"]
+    assert (row.kurtosis, row.kurtosis_deviation) == (3.5, statistics.stdev([3.0, 4.0]))
+    line = (
+        "| softmax | 0.300 ± 0.000 | 0.600 ± 0.000 | 3.50 ± 0.71 | 7.00 ± 1.41 | 71.3 | 1, 2 | 2,857 | 3 | measured |"
+    )
+    assert line in to_markdown([row]).splitlines()
 
 
 def test_the_document_is_json_with_machine_and_command() -> None:
@@ -66,6 +82,25 @@ def test_the_document_is_json_with_machine_and_command() -> None:
     assert len(document["measurements"]) == 3
     assert document["command"] == "stanhop bench accuracy"
     assert {"processor", "num_threads", "versions"} <= set(document["machine"])
+
+
+@pytest.mark.parametrize(
+    ("data", "from_crossformers_paper", "best"),
+    [
+        ("ETTh1", True, {24: (0.305, 0.355), 48: (0.342, 0.383), 168: (0.410, 0.430), 336: (0.440, 0.452)}),
+        ("ETTh1", True, {720: (0.486, 0.501)}),
+        ("ETTh1", False, {96: (0.370, 0.394), 192: (0.405, 0.415), 336: (0.422, 0.427), 720: (0.440, 0.453)}),
+        ("WTH", True, {24: (0.294, 0.343), 48: (0.370, 0.411), 168: (0.473, 0.494), 336: (0.495, 0.515)}),
+        ("WTH", True, {720: (0.510, 0.542)}),
+    ],
+)
+def test_every_horizon_that_papers_report_has_its_figures(
+    data: str, from_crossformers_paper: bool, best: dict[int, tuple[float, float]]
+) -> None:
+    for steps, figures in best.items():
+        found = [one for one in published(data, steps) if ("Zhang & Yan" in one.source) == from_crossformers_paper]
+        found = [one for one in found if "Hu et al." not in one.source]
+        assert (min(one.mse for one in found), min(one.mae for one in found if one.mae is not None)) == figures
 
 
 def test_published_figures_are_of_sets_in_the_catalogue() -> None:

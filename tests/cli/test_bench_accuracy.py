@@ -10,6 +10,13 @@ from typing import Any
 
 import pytest
 
+from stanhop.benchmarks import accuracy
+from stanhop.benchmarks.accuracy import Cell
+from stanhop.benchmarks.measurement import Measurement
+from stanhop.cli.layers import data_set_layers
+from stanhop.config import Layer, preset_layers, resolve
+from stanhop.hopfield.separation import SEPARATIONS
+
 SMALL = (
     *("--prediction-length", "5", "--set", "model.context_length=23", "--set", "model.patch_length=7"),
     *("--set", "model.model_dim=4", "--set", "model.num_heads=2", "--set", "model.feedforward_dim=3"),
@@ -35,10 +42,45 @@ def test_a_grid_ends_in_a_table_and_goes_on_when_called_again(run: Any, table: C
     assert Path(document["table"]).read_text().startswith("### sales.csv, 5 steps")
     gated = Path("runs/accuracy/sales-5-gated_outeffhop-1/config.yaml").read_text()
     assert "separation: outeffhop\n  gate: true" in gated
-    assert len(answer.err.splitlines()) == 3
+    assert len(answer.err.splitlines()) == 6, "two trainings with their outliers, the time of steps, a baseline"
     again = run(*command, *separations)
     assert again.document["rows"] == document["rows"]
     assert not again.err
+
+
+def test_every_cell_has_the_preset_of_its_data_and_horizon(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    cells: list[Cell] = []
+
+    def run_grid(given: list[Cell], *_: Any, **__: Any) -> list[Measurement]:
+        cells.extend(given)
+        return []
+
+    monkeypatch.setattr(accuracy, "run_grid", run_grid)
+    horizons = ("--prediction-length", "24,336", "--seeds", "1,2")
+    assert run("bench", "accuracy", "--data", "ETTh1", *horizons, "--baselines", "none", "--no-tracking").code == 0
+    assert [cell.name for cell in cells] == [
+        f"ETTh1-{steps}-outeffhop-{seed}" for steps in (24, 336) for seed in (1, 2)
+    ]
+    for cell in cells:
+        steps = cell.config.model.prediction_length
+        layers = [*preset_layers("etth1-336" if steps == 336 else "etth1"), *data_set_layers("ETTh1")]
+        alone = resolve([*layers, Layer("horizon", {"model": {"prediction_length": steps}})])
+        assert cell.config.model == alone.model
+        assert cell.config.train == alone.train.model_copy(update={"seed": cell.config.train.seed})
+        assert cell.preset == ("etth1-336" if steps == 336 else "etth1")
+    assert cells[0].config.model.dropout != cells[2].config.model.dropout, "or nothing of the variation was seen"
+
+
+def test_every_separation_of_the_papers_can_be_asked_for(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    cells: list[Cell] = []
+    monkeypatch.setattr(accuracy, "run_grid", lambda given, *_, **__: cells.extend(given) or [])
+    names = [f"{gate}{name}" for gate in ("", "gated_") for name in SEPARATIONS]
+    answer = run("bench", "accuracy", "--separations", ",".join(names), "--seeds", "1", "--baselines", "none")
+    assert answer.code == 0
+    assert [cell.model for cell in cells] == names
+    assert [(cell.config.model.gate, cell.config.model.separation) for cell in cells] == [
+        (is_gated, name) for is_gated in (False, True) for name in SEPARATIONS
+    ]
 
 
 @pytest.mark.parametrize(

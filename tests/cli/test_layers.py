@@ -26,7 +26,7 @@ def presets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "synthetic.yaml").write_text("# x\nmodel: {num_levels: 4}\n")
     paths = {path.stem: path for path in folder.iterdir()}
     monkeypatch.setattr(layers_module, "preset_paths", lambda: paths)
-    monkeypatch.setattr("stanhop.config.preset_paths", lambda: paths)
+    monkeypatch.setattr("stanhop.config.sources.preset_paths", lambda: paths)
 
 
 def layers_of(

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 import pytest
 
+from tests.mlflow_server import free_port, server
 from tests.reliability.kit import samples, training
 from tests.reliability.kit.nursery import Nursery
 from tests.reliability.kit.sizes import sizes
 
 NUM_STARTS = 6
-QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
 @pytest.fixture(scope="module")
@@ -47,44 +41,6 @@ def test_first_starts_at_once_all_succeed(
         assert sorted(listed) == [[f"run-{each}", "FINISHED", [1, 2, 3]] for each in range(NUM_STARTS)]
     total = rounds * NUM_STARTS
     record("R14", "first starts at once", f"{total} of {total} ({NUM_STARTS} at once, {rounds} times) have their run")
-
-
-@contextmanager
-def server(folder: Path, port: int) -> Iterator[str]:
-    """MLflow's own server on its own database."""
-    address = f"http://127.0.0.1:{port}"
-    options = ["--backend-store-uri", f"sqlite:///{folder}/server.db", "--artifacts-destination", str(folder / "kept")]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    process = subprocess.Popen(
-        [*command, *options],
-        env={**os.environ, **QUIET},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        end_s = time.monotonic() + 240
-        while not _answers(address):
-            assert time.monotonic() < end_s, "the server does not start"
-            time.sleep(0.2)
-        yield address
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)  # it dies as servers die
-        process.wait()
-
-
-def _answers(address: str) -> bool:
-    try:
-        with urlopen(f"{address}/health", timeout=2) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 @pytest.mark.slow
