@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 
 class Code(StrEnum):
@@ -170,6 +172,24 @@ class InternalError(UserError):
     """A defect of this program, in the one line that tells the user about it."""
 
     exit_code = 1
+
+
+KINDS: dict[str, type[UserError]] = {
+    kind.__name__: kind for kind in (UsageError, DataError, ConfigError, ModelError, OutputError, MachineError)
+}
+"""What one process may tell another."""
+
+
+def to_plain(error: UserError) -> dict[str, Any]:
+    """``error`` as plain data, for another process; ``from_plain`` makes an equal one of it."""
+    parts = {name: getattr(error, name) for name in ("problem", "fix", "file", "line", "column")}
+    return {"kind": type(error).__name__, "code": str(error.code), **parts}
+
+
+def from_plain(plain: Mapping[str, Any]) -> UserError:
+    """The error that ``to_plain`` wrote down."""
+    parts = {name: plain[name] for name in ("fix", "file", "line", "column")}
+    return KINDS[plain["kind"]](Code(plain["code"]), plain["problem"], **parts)
 
 
 LONGEST_VALUE = 40

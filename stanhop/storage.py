@@ -157,10 +157,19 @@ def make_directory(path: Path) -> None:
 
 
 @contextmanager
-def temporary_folder() -> Iterator[Path]:
-    """A folder of this process alone, gone with all it holds when the block ends."""
-    with _reported(Path(tempfile.gettempdir())):
-        path = Path(tempfile.mkdtemp(prefix="stanhop-"))
+def temporary_folder(within: Path | None = None) -> Iterator[Path]:
+    """A folder of this process alone, gone with all it holds when the block ends.
+
+    Args:
+        within: The folder to make it in, where ``remove_stale_temporaries`` finds what a killed process left; that of
+            the machine for temporary files if not given.
+    """
+    with _reported(within or Path(tempfile.gettempdir())):
+        if within is None:
+            path = Path(tempfile.mkdtemp(prefix="stanhop-"))
+        else:
+            path = _temporary_beside(within / "folder")
+            path.mkdir(parents=True)
     try:
         yield path
     finally:

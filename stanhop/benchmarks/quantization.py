@@ -1,4 +1,4 @@
-"""The paper's quantisation table for our network: each method trained, then simulated at several widths, paired.
+"""The paper's quantisation table for our network: each method trained, then quantised in several ways, paired.
 
 Float and quantised error of a row come from the same checkpoint. (In Table 1 of Hu et al. 2024 the float column is
 three trainings and the W8A8 column one of them with three calibration seeds, so that quantising seems to help.)
@@ -8,30 +8,37 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from stanhop.config import RunConfig
 from stanhop.errors import Code, ConfigError, OutputError, quoted
 from stanhop.forecasting.bundle import Bundle, bundle_digest, load_bundle
 from stanhop.forecasting.evaluation import evaluate
 from stanhop.hopfield.separation import SEPARATIONS
-from stanhop.quantization.outliers import COUNTED, measure_outliers
+from stanhop.model.int8 import Quantization
+from stanhop.quantization.int8 import quantize_bundle
+from stanhop.quantization.onnx import onnx_bundle
+from stanhop.quantization.outliers import measure_outliers
 from stanhop.quantization.simulate import Protocol, simulate
 from stanhop.quantization.windows import calibration_contexts, split_contexts
 from stanhop.series.frame import SeriesSet
 from stanhop.series.load import load_series
 from stanhop.storage import write_text
 from stanhop.training.once import fit_once
-from stanhop.training.outcome import METRICS, MODEL
+from stanhop.training.outcome import METRICS, MODEL, read_outcome
 
 GATED = "gated_"
 """Prefix of a method whose heads are gated: ``gated_softmax`` is the paper's gated attention."""
-FORMAT = 2
+BACKENDS = ("dynamic", "static", "onnx")
+"""Real int8: those of ``stanhop quantize``."""
+INT8 = "int8-"
+"""Prefix of a backend's name where it stands beside simulated schemes."""
+FORMAT = 3
 Report = Callable[[str], None]
 
 
@@ -43,39 +50,63 @@ class Cell:
         method: A separation, with ``gated_`` in front if it has a gate.
         config: The whole configuration, method and seed included.
         schemes: Widths to simulate, such as ``w8a8``.
+        backends: Ways of real int8, out of ``BACKENDS``.
     """
 
     method: str
     config: RunConfig
     schemes: tuple[str, ...]
+    backends: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """Name of its folder."""
         return f"{self.method}-{self.config.train.seed}"
 
+    @property
+    def ways(self) -> tuple[str, ...]:
+        """What its network is measured as beside float32: schemes, then backends."""
+        return (*self.schemes, *(f"{INT8}{backend}" for backend in self.backends))
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Of a network on the test windows, in scaled units."""
+
+    mse: float
+    mae: float
+
 
 @dataclass(frozen=True)
 class Measured:
-    """What one checkpoint gave on the test windows, in scaled units.
+    """What one checkpoint gave on the test windows.
 
     Args:
         method: See ``Cell``.
         seed: Of the training.
-        mse: Of the float network.
-        mse_by_scheme: Of the same checkpoint, simulated.
+        training_seconds: What the training took, validation included.
+        float32: Errors of the float network.
+        quantized: Of the same checkpoint, by scheme or backend; None where a backend cannot hold the method.
         outliers: Average kurtosis and maximum inf-norm by selection of outputs.
     """
 
     method: str
     seed: int
-    mse: float
-    mse_by_scheme: dict[str, float]
+    training_seconds: float
+    float32: Errors
+    quantized: dict[str, Errors | None]
     outliers: dict[str, dict[str, float]]
 
-    def loss(self, scheme: str) -> float:
-        """By which share the squared error grows."""
-        return self.mse_by_scheme[scheme] / self.mse - 1
+    @property
+    def name(self) -> str:
+        """Name of its cell."""
+        return f"{self.method}-{self.seed}"
+
+    def loss(self, way: str) -> float:
+        """By which share the squared error grows at ``way``, which can hold the method."""
+        errors = self.quantized[way]
+        assert errors is not None
+        return errors.mse / self.float32.mse - 1
 
 
 def method_settings(method: str) -> dict[str, Any]:
@@ -100,64 +131,14 @@ def run_cells(
         OutputError: a folder holds a training of another configuration.
         UserError: as ``fit``.
     """
-    series_sets: dict[str, SeriesSet] = {}
+    data = {cell.config.data.source: cell.config.data for cell in cells}
+    series_sets = {source: load_series(config) for source, config in data.items()}
     measured = []
     for cell in cells:
-        source = cell.config.data.source
-        series_set = series_sets.setdefault(source, load_series(cell.config.data))
+        series_set = series_sets[cell.config.data.source]
         bundle = _trained(cell, series_set, folder / cell.name, progress=progress, report=report)
         measured.append(_measured(cell, bundle, series_set, folder / cell.name, report=report))
     return measured
-
-
-def summary(measured: Sequence[Measured]) -> list[dict[str, Any]]:
-    """One row a method: mean and deviation over its seeds, and of the paired losses."""
-    rows = []
-    for method in dict.fromkeys(each.method for each in measured):
-        own = [each for each in measured if each.method == method]
-        schemes = own[0].mse_by_scheme
-        rows.append(
-            {
-                "method": method,
-                "seeds": [each.seed for each in own],
-                "mse": _spread([each.mse for each in own]),
-                "mse_by_scheme": {name: _spread([each.mse_by_scheme[name] for each in own]) for name in schemes},
-                "loss_percent": {name: _spread([100 * each.loss(name) for each in own]) for name in schemes},
-                "outliers": {
-                    counted: {
-                        figure: _spread([each.outliers[counted][figure] for each in own])
-                        for figure in own[0].outliers[counted]
-                    }
-                    for counted in own[0].outliers
-                },
-            }
-        )
-    return rows
-
-
-def to_markdown(rows: Sequence[dict[str, Any]], *, counted: str = "all") -> str:
-    """The table of ``summary``: outliers over ``counted`` outputs, then errors, float and simulated."""
-    schemes = list(rows[0]["mse_by_scheme"])
-    header = [
-        "method",
-        "seeds",
-        f"average kurtosis ({counted})",
-        f"maximum inf-norm ({counted})",
-        "MSE, float",
-        *[f"{scheme.upper()} (paired change)" for scheme in schemes],
-    ]
-    lines = [header, ["---"] * len(header)]
-    for row in rows:
-        outliers = row["outliers"][counted]
-        losses = [
-            f"{_plus_minus(row['mse_by_scheme'][name], 4)} ({row['loss_percent'][name]['mean']:+.2f} "
-            f"± {row['loss_percent'][name]['deviation']:.2f} %)"
-            for name in schemes
-        ]
-        seeds = ", ".join(map(str, row["seeds"]))
-        figures = [_plus_minus(outliers["average_kurtosis"], 2), _plus_minus(outliers["max_inf_norm"], 2)]
-        lines.append([row["method"], seeds, *figures, _plus_minus(row["mse"], 4), *losses])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _trained(cell: Cell, series_set: SeriesSet, path: Path, *, progress: bool, report: Report) -> Bundle:
@@ -173,43 +154,61 @@ def _trained(cell: Cell, series_set: SeriesSet, path: Path, *, progress: bool, r
 
 
 def _measured(cell: Cell, bundle: Bundle, series_set: SeriesSet, path: Path, *, report: Report) -> Measured:
-    """The measurement of ``cell``, from its file if that is about this checkpoint and has every scheme."""
+    """The measurement of ``cell``, from its file if that is about this checkpoint and has every way."""
     file = path / "quantization.json"
     key = {"format": FORMAT, "model": bundle_digest(bundle)}
     kept = _read(file, key)
-    missing = [scheme for scheme in cell.schemes if kept is None or scheme not in kept.mse_by_scheme]
     if kept is None:
         report(f"measuring {cell.name}")
-        network = measure_outliers(bundle.network, split_contexts(bundle, series_set, "test", batch_size=32))
-        figures: dict[str, dict[str, float]] = {counted: asdict(network.summary(counted)) for counted in COUNTED}
-        kept = Measured(cell.method, cell.config.train.seed, _error(bundle, series_set), {}, figures)
-    if missing:
-        calibration = calibration_contexts(bundle, series_set)
-        for scheme in missing:
-            report(f"simulating {cell.name} at {scheme}")
-            network_at = simulate(bundle.network, calibration, Protocol.of(scheme))
-            kept.mse_by_scheme[scheme] = _error(dataclasses.replace(bundle, network=network_at), series_set)
-            write_text(file, json.dumps({**key, "measured": asdict(kept)}, indent=2) + "\n")
-    ordered = {scheme: kept.mse_by_scheme[scheme] for scheme in cell.schemes}
-    return dataclasses.replace(kept, mse_by_scheme=ordered)
+        kept = _measured_as_float(cell, bundle, series_set, path)
+    missing = [way for way in cell.ways if way not in kept.quantized]
+    calibration = calibration_contexts(bundle, series_set) if missing else []
+    for way in missing:
+        report(f"quantising {cell.name}: {way}")
+        quantized = _quantized(bundle, way, calibration)
+        kept.quantized[way] = None if quantized is None else _errors(quantized, series_set)
+        write_text(file, json.dumps({**key, "measured": asdict(kept)}, indent=2) + "\n")
+    return dataclasses.replace(kept, quantized={way: kept.quantized[way] for way in cell.ways})
+
+
+def _measured_as_float(cell: Cell, bundle: Bundle, series_set: SeriesSet, path: Path) -> Measured:
+    outcome = read_outcome(path, run_id=None)
+    assert outcome is not None
+    outliers = measure_outliers(bundle.network, split_contexts(bundle, series_set, "test", batch_size=32))
+    return Measured(
+        method=cell.method,
+        seed=cell.config.train.seed,
+        training_seconds=outcome.metrics["time/train_s"],
+        float32=_errors(bundle, series_set),
+        quantized={},
+        outliers={counted: asdict(outliers.summary(counted)) for counted in outliers.selections},
+    )
+
+
+def _quantized(bundle: Bundle, way: str, calibration: Sequence[Tensor]) -> Bundle | None:
+    """``bundle`` simulated at a scheme or turned into int8 by a backend; None if that backend cannot hold it."""
+    if not way.startswith(INT8):
+        return dataclasses.replace(bundle, network=simulate(bundle.network, calibration, Protocol.of(way)))
+    backend = way.removeprefix(INT8)
+    quantization = Quantization("w8a8", "dynamic" if backend == "dynamic" else "static")
+    quantized = quantize_bundle(bundle, quantization, calibration=calibration)
+    try:
+        return onnx_bundle(quantized) if backend == "onnx" else quantized
+    except ConfigError:  # a learned alpha
+        return None
 
 
 def _read(file: Path, key: dict[str, Any]) -> Measured | None:
     if not file.exists():
         return None
     document = json.loads(file.read_text(encoding="utf-8"))
-    return Measured(**document["measured"]) if {name: document.get(name) for name in key} == key else None
+    if {name: document.get(name) for name in key} != key:
+        return None
+    plain = document["measured"]
+    errors = {way: errors and Errors(**errors) for way, errors in plain["quantized"].items()}
+    return Measured(**{**plain, "float32": Errors(**plain["float32"]), "quantized": errors})
 
 
-def _error(bundle: Bundle, series_set: SeriesSet) -> float:
-    return evaluate(bundle, series_set, device="cpu").metrics["mse_scaled"]
-
-
-def _spread(values: Sequence[float]) -> dict[str, float]:
-    deviation = statistics.stdev(values) if len(values) > 1 else math.nan
-    return {"mean": statistics.fmean(values), "deviation": deviation}
-
-
-def _plus_minus(spread: dict[str, float], digits: int) -> str:
-    deviation = "" if math.isnan(spread["deviation"]) else f" ± {spread['deviation']:.{digits}f}"
-    return f"{spread['mean']:.{digits}f}{deviation}"
+def _errors(bundle: Bundle, series_set: SeriesSet) -> Errors:
+    metrics = evaluate(bundle, series_set, device="cpu").metrics
+    return Errors(metrics["mse_scaled"], metrics["mae_scaled"])

@@ -18,6 +18,8 @@ from stanhop.errors import Code, UsageError, quoted
 
 app = typer.Typer()
 TABLE = "quantization"
+NONE = "none"
+STEP_TIMES = "step_times.json"
 METHODS = (
     "softmax,outeffhop,clipped_softmax,clipped_outeffhop,gated_softmax,gated_outeffhop,gsh,sparse_outeffhop,sparsemax"
 )
@@ -35,6 +37,10 @@ def quantization(
     schemes: Annotated[
         str, typer.Option("--schemes", metavar="wNaM,…", help="Bits of weights and activations to simulate.")
     ] = "w8a8,w6a6,w4a8",
+    backends: Annotated[
+        str,
+        typer.Option("--backends", metavar="NAME,…", help="Real int8 as `stanhop quantize` makes it; none for none."),
+    ] = "dynamic,static",
     counted: Annotated[str, typer.Option("--outputs", help="Outputs whose outliers the table shows.")] = "all",
     folder: Annotated[
         Path, typer.Option("--output", metavar="FOLDER", help="Where runs are kept; the same folder goes on.")
@@ -49,31 +55,54 @@ def quantization(
     flags: Flags,
     output: Output,
 ) -> None:
-    """Train methods and seeds, then simulate each checkpoint at several widths: the paper's table, paired.
+    """Train methods and seeds, then quantise each checkpoint, simulated and for real: the paper's table, paired.
 
     What was done in the folder before is not done again, and a training that was stopped goes on.
 
     Example: stanhop bench quantization --methods softmax,outeffhop --seeds 1,2,3
     """
-    from stanhop.benchmarks.quantization import Cell, method_settings, run_cells, summary, to_markdown
+    import torch
+
+    from stanhop.benchmarks.machine import machine
+    from stanhop.benchmarks.quantization import Cell, method_settings, run_cells
+    from stanhop.benchmarks.quantization_table import checkpoints, summary, to_markdown
+    from stanhop.benchmarks.step_times import step_timings
     from stanhop.quantization.outliers import COUNTED
     from stanhop.quantization.simulate import Protocol
+    from stanhop.series.load import load_series
     from stanhop.storage import write_text
+    from stanhop.training.outcome import MODEL
 
     if counted not in COUNTED:
         raise UsageError(Code.USAGE, f"--outputs: {quoted(counted)} is none of {', '.join(COUNTED)}")
     widths = tuple(_words(schemes, option="--schemes"))
     for width in widths:
         Protocol.of(width)
+    real = _backends(backends)
+    settings = {method: method_settings(method) for method in _words(methods, option="--methods")}
     cells = [
-        Cell(method, _config(data, method_settings(method), seed, files or [], assignments or [], flags), widths)
-        for method, seed in product(_words(methods, option="--methods"), _numbers(seeds, option="--seeds"))
+        Cell(method, _config(data, settings[method], seed, files or [], assignments or [], flags), widths, real)
+        for seed, method in product(_numbers(seeds, option="--seeds"), settings)
     ]
     shows_progress = output.is_human and not no_progress
-    measured = run_cells(cells, folder=folder, progress=shows_progress, report=lambda line: output.notes([line]))
-    rows = summary(measured)
-    command_line = f"stanhop bench quantization --data {data} --methods {methods} --seeds {seeds} --schemes {schemes}"
-    document = {"command": " ".join([command_line, *(f"--set {each}" for each in assignments or [])]), "rows": rows}
+
+    def report(line: str) -> None:
+        output.notes([line])
+
+    measured = run_cells(cells, folder=folder, progress=shows_progress, report=report)
+    models = {cell.name: folder / cell.name / MODEL for cell in cells}
+    steps = step_timings(models, load_series(cells[0].config.data), file=folder / STEP_TIMES, report=report)
+    rows = summary(measured, steps)
+    command_line = (
+        f"stanhop bench quantization --data {data} --methods {methods} --seeds {seeds} --schemes {schemes} "
+        f"--backends {backends}"
+    )
+    document = {
+        "command": " ".join([command_line, *(f"--set {each}" for each in assignments or [])]),
+        "machine": machine(torch.device("cpu")),
+        "rows": rows,
+        "checkpoints": checkpoints(measured, steps),
+    }
     target = results or folder
     markdown = to_markdown(rows, counted=counted)
     text = json.dumps(document, indent=2).replace("NaN", "null") + "\n"
@@ -89,6 +118,29 @@ def _config(
         data=data, preset=None, files=files, assignments=assignments, flags=flags, environment=os.environ
     )
     return resolve([*layers, Layer("the grid", {"model": settings, "train": {"seed": seed}})])
+
+
+def _backends(text: str) -> tuple[str, ...]:
+    """The backends in ``text``, all of which this machine can make.
+
+    Raises:
+        UsageError: one is none.
+        MachineError: ``onnx`` is asked for and its packages are not installed.
+    """
+    from stanhop.benchmarks.quantization import BACKENDS
+    from stanhop.model.onnx import require_packages
+    from stanhop.quantization.onnx import TO_WRITE
+
+    words = tuple(_words(text, option="--backends"))
+    if words == (NONE,):
+        return ()
+    for word in words:
+        if word not in BACKENDS:
+            problem = f"--backends: {quoted(word)} is none of {', '.join(BACKENDS)}"
+            raise UsageError(Code.USAGE, problem, fix=f"write {NONE} for no real int8")
+    if "onnx" in words:
+        require_packages(TO_WRITE, what="writing ONNX")
+    return words
 
 
 def _words(text: str, *, option: str) -> list[str]:

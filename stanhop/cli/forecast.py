@@ -62,6 +62,10 @@ def forecast(
     is_compiled: Annotated[
         bool, typer.Option("--compile", help="Let torch compile the network first: minutes, then faster.")
     ] = False,
+    num_jobs: Annotated[
+        int,
+        typer.Option("--jobs", min=1, help="Files forecast at the same time, each by a process with its own threads."),
+    ] = 1,
     no_progress: NoProgress = False,
     *,
     flags: Flags,
@@ -71,6 +75,7 @@ def forecast(
 
     With --levels, bounds of prediction intervals stand beside each forecast, in columns such as HUFL-lo-80. Sound
     forecasts of an earlier, interrupted call are kept. Refused inputs are listed in errors.csv (exit code 3).
+    --jobs changes no byte; each job has as many threads as one alone (OMP_NUM_THREADS=1 leaves a core to each).
 
     Example: stanhop forecast --model runs/ETTh1-1/model --input new/ --output forecasts/ --plot
     """
@@ -94,6 +99,7 @@ def forecast(
                 batch_size=batch_size,
                 is_compiled=is_compiled,
                 levels=parse_levels(levels),
+                num_jobs=num_jobs,
                 progress=progress.advance,
             )
         except RefusedInputsError as error:

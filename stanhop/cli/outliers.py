@@ -33,9 +33,11 @@ MeasuredData = Annotated[
     typer.Option("--data", metavar="NAME|FILE", help="A named data set, or a file; the model's own if not given."),
 ]
 CountedOutputs = Annotated[
-    Literal["blocks", "feedforward", "norms", "all"],
+    Literal["blocks", "feedforward", "norms", "decoder", "all"],
     typer.Option(
-        "--outputs", help="Which outputs the table shows: tandem blocks, feed-forward parts, LayerNorms, all modules."
+        "--outputs",
+        help="Which outputs the table shows: tandem blocks, feed-forward parts, LayerNorms, decoder layers (which "
+        "published networks have), all modules.",
     ),
 ]
 ReportFolder = Annotated[
@@ -74,7 +76,7 @@ def outliers(
     from stanhop.series.load import load_series
     from stanhop.storage import refuse_existing, write_bytes, write_text
     from stanhop.tracking.run import recorded, run_tags
-    from stanhop.tracking.store import open_store
+    from stanhop.tracking.store import open_store, store_uri
 
     bundle = load_bundle(model)
     config = config_for_data(bundle.config, data, flags)
@@ -83,12 +85,14 @@ def outliers(
         refuse_existing(path)
     series_set = load_series(config.data)
     output.notes(series_set.notes)
-    store = open_store(config.tracking, folder=Path.cwd()) if config.tracking.enabled else None
+    if config.tracking.enabled:
+        store_uri(config.tracking, folder=Path.cwd())  # what can be no store is refused before anything is computed
     measured = dataclasses.replace(bundle, config=config)
     total = num_contexts(measured, series_set, split)
     with counting_bar(output, total=total, unit="window", is_shown=not no_progress) as progress:
         contexts = split_contexts(measured, series_set, split, batch_size=batch_size)
         report = measure_outliers(bundle.network, contexts, progress=progress)
+    store = open_store(config.tracking, folder=Path.cwd()) if config.tracking.enabled else None  # may make files
     title = f"{config.model.separation}, {config.data.source}, {split} windows"
     document = {"model": str(model), "data": config.data.source, "split": split, **report.to_plain()}
     text = json.dumps(document, indent=2, default=str).replace("NaN", "null") + "\n"
@@ -107,15 +111,13 @@ def outliers(
 
 def _text(report: OutlierReport, counted: Counted, paths: list[Path]) -> str:
     """The outputs of the selection, then what each selection amounts to."""
-    from stanhop.quantization.outliers import COUNTED
-
     header = ("output", "kind", "inf-norm", "kurtosis", "kurtosis without 1e-6")
     rows = [
         (each.name, each.kind, f"{each.inf_norm:.3f}", f"{each.kurtosis:.3f}", f"{each.kurtosis_scale_free:.3f}")
         for each in report.outputs
         if counted in each.counted
     ]
-    summaries = [(name, report.summary(name)) for name in COUNTED]
+    summaries = [(name, report.summary(name)) for name in report.selections]
     totals = [
         (
             name,

@@ -97,7 +97,7 @@ def quantize(
     from stanhop.quantization.onnx import require_exportable
     from stanhop.series.load import load_series
     from stanhop.storage import refuse_existing
-    from stanhop.tracking.store import open_store
+    from stanhop.tracking.store import open_store, store_uri
 
     limit = _share(max_degradation)
     quantization = _quantization(scheme, backend)
@@ -111,8 +111,8 @@ def quantize(
     config = config_for_data(bundle.config, calibration, flags)
     series_set = load_series(config.data)
     output.notes(series_set.notes)
-    is_recorded = config.tracking.enabled and not dry_run
-    store = open_store(config.tracking, folder=Path.cwd()) if is_recorded else None
+    if config.tracking.enabled and not dry_run:
+        store_uri(config.tracking, folder=Path.cwd())  # what can be no store is refused before anything is computed
 
     def progress(step: str) -> None:
         if output.is_human and not no_progress:
@@ -121,11 +121,12 @@ def quantize(
     before = dataclasses.replace(bundle, config=config)
     after, twin = _quantized(before, quantization, series_set, smoothing, progress)
     comparison = compare(before, after, series_set, split=split, twin=twin, progress=progress)
-    written = None if dry_run or comparison.exceeds(limit) else target
-    run_id = None
-    if written is not None:
-        save_bundle(written, dataclasses.replace(after, config=bundle.config), overwrite=overwrite)
-        run_id = _recorded(store, before, {"float32": model, _name(quantization): written}, comparison, series_set)
+    written, run_id = None, None
+    if not (dry_run or comparison.exceeds(limit)):
+        store = open_store(config.tracking, folder=Path.cwd()) if config.tracking.enabled else None  # may make files
+        save_bundle(target, dataclasses.replace(after, config=bundle.config), overwrite=overwrite)
+        written = target
+        run_id = _recorded(store, before, {"float32": model, _name(quantization): target}, comparison, series_set)
     _print(comparison, quantization, written, run_id, output)
     if comparison.exceeds(limit):
         grown = f"the squared error grew by {100 * comparison.degradation:.2f} %, more than {max_degradation}"

@@ -87,7 +87,8 @@ def rounded_weight(weight: Tensor, scale: Tensor, *, bits: int) -> Tensor:
 def rounded_activation(activation: Tensor, covered: Range, *, bits: int) -> Tensor:
     """``activation`` with every element on the grid of ``covered``; what lies outside goes to its end."""
     scale, zero = covered.grid(bits)
-    return ((activation / scale).round() + zero).clamp(0, 2**bits - 1).sub(zero).mul(scale)
+    integers = (activation / scale).round_().clamp_(-zero, 2**bits - 1 - zero)  # less the zero point; a fresh tensor
+    return integers.mul_(scale)
 
 
 class RangeEstimator:

@@ -8,9 +8,20 @@ from typing import Any
 
 import pytest
 
+ON_TEST = ("--split", "test", "--dry-run", "--format", "json")
+
 
 def call(run: Any, table: Any, small: Any, *more: Any) -> Any:
-    methods = ("--methods", "softmax,gated_outeffhop", "--seeds", "1,2", "--schemes", "w8a8,w4a8")
+    methods = (
+        "--methods",
+        "softmax,gated_outeffhop",
+        "--seeds",
+        "1,2",
+        "--schemes",
+        "w8a8,w4a8",
+        "--backends",
+        "dynamic",
+    )
     return run("bench", "quantization", "--data", table(), *methods, *small, "--no-tracking", "--output", "b", *more)
 
 
@@ -22,18 +33,29 @@ def test_every_method_and_seed_is_trained_once_and_measured_on_its_own_checkpoin
     rows = answer.document["rows"]
     assert [(row["method"], row["seeds"]) for row in rows] == [("softmax", [1, 2]), ("gated_outeffhop", [1, 2])]
     kept = [json.loads((elsewhere / "b" / f"softmax-{seed}" / "quantization.json").read_text()) for seed in (1, 2)]
-    losses = [100 * (each["measured"]["mse_by_scheme"]["w4a8"] / each["measured"]["mse"] - 1) for each in kept]
-    assert rows[0]["loss_percent"]["w4a8"]["mean"] == pytest.approx(sum(losses) / 2), "paired: each with its own"
-    evaluated = run("evaluate", "--model", "b/softmax-1/model", "--format", "json").document["test"]["mse_scaled"]
-    assert kept[0]["measured"]["mse"] == pytest.approx(evaluated)
+    measured = [each["measured"] for each in kept]
+    changes = [100 * (each["quantized"]["w4a8"]["mse"] / each["float32"]["mse"] - 1) for each in measured]
+    change = rows[0]["quantized"]["w4a8"]["change_percent"]["mean"]
+    assert change == pytest.approx(sum(changes) / 2), "paired: each with its own"
+    evaluated = run("evaluate", "--model", "b/softmax-1/model", "--format", "json").document["test"]
+    assert measured[0]["float32"] == pytest.approx({"mse": evaluated["mse_scaled"], "mae": evaluated["mae_scaled"]})
+    quantized = run("quantize", "--model", "b/softmax-1/model", *ON_TEST).document["after"]
+    assert measured[0]["quantized"]["int8-dynamic"]["mae"] == pytest.approx(quantized["mae_scaled"])
     assert (elsewhere / "results" / "quantization.md").read_text().count("\n") == 4
-    assert "bench quantization" in json.loads((elsewhere / "results" / "quantization.json").read_text())["command"]
+    document = json.loads((elsewhere / "results" / "quantization.json").read_text())
+    assert "bench quantization" in document["command"]
+    names = [(each["method"], each["seed"]) for each in document["checkpoints"]]
+    assert names == [(method, seed) for seed in (1, 2) for method in ("softmax", "gated_outeffhop")]
+    steps = [each["step_seconds"]["median"] for each in document["checkpoints"]]
+    assert rows[1]["step_seconds"]["mean"] == pytest.approx((steps[1] + steps[3]) / 2)
+    assert all(0 < seconds < 5 for seconds in steps)
 
     times = {path: path.stat().st_mtime_ns for path in sorted((elsewhere / "b").rglob("*.*")) if path.is_file()}
     again = call(run, table, small, "--results", "results", "--format", "json")
     assert again.document["rows"] == rows
     assert "training" not in again.err
-    assert "simulating" not in again.err
+    assert "quantising" not in again.err
+    assert "timing" not in again.err
     changed = {path.name for path, time in times.items() if path.stat().st_mtime_ns != time}
     assert not changed
 
@@ -47,6 +69,7 @@ def test_every_method_and_seed_is_trained_once_and_measured_on_its_own_checkpoin
     [
         (("--methods", "hardmax"), "'hardmax' is no method; choose from outeffhop"),
         (("--schemes", "int8"), "'int8' is no quantisation scheme"),
+        (("--backends", "int4"), "--backends: 'int4' is none of dynamic, static, onnx; write none for no real int8"),
         (("--seeds", "a"), "--seeds: 'a' is no list of numbers"),
         (("--outputs", "heads"), "--outputs: 'heads' is none of blocks"),
     ],

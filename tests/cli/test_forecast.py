@@ -114,6 +114,18 @@ def test_no_input_at_all_is_a_usage_error(trained: Path, run: Any) -> None:
     assert "no input" in answer.err
 
 
+@pytest.mark.slow
+def test_several_jobs_write_what_one_writes(trained: Path, run: Any, table: Any, elsewhere: Path) -> None:
+    inputs = [table("a.csv"), table("b.csv", num_rows=97), table("c.csv", num_rows=7)]
+    command = ("forecast", "--model", trained / "model", "--input", inputs[0].parent, "--format", "json")
+    alone = run(*command, "--output", "one")
+    together = run(*command, "--output", "two", "--jobs", "2")
+    assert (alone.code, together.code) == (3, 3), together.err
+    assert len(together.document["written"]) == 2
+    for name in ("a.csv", "b.csv", "errors.csv"):
+        assert (elsewhere / "two" / name).read_bytes() == (elsewhere / "one" / name).read_bytes()
+
+
 def test_one_input_s_reading_is_told_on_stderr(trained: Path, run: Any, table: Any) -> None:
     answer = run("forecast", "--model", trained / "model", "--input", table(), "--output", "out.csv")
     assert "211 rows, wide, 3 channels" in answer.err

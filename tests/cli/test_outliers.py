@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+from torch import nn
+
 from stanhop.config import TrackingConfig
 from stanhop.tracking.store import open_store
 
@@ -34,3 +37,13 @@ def test_a_run_in_mlflow_keeps_figures_table_and_plot(trained: Path, run: Any, t
     assert recorded.data.metrics["outliers/all/max_inf_norm"] == value
     names = {entry.path for entry in store.client.list_artifacts(recorded.info.run_id)}
     assert names == {"outliers.json", "outliers.png"}
+
+
+def test_a_model_that_shows_nothing_is_refused_and_leaves_no_store(
+    trained: Path, run: Any, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stanhop.quantization.outliers.OnnxNetwork", nn.Module)  # every network is taken for a file
+    refused = run("outliers", "--model", trained / "model", "--tracking")
+    assert refused.code == 2
+    assert "inner outputs cannot be seen; give the model that it was made from" in refused.err
+    assert not list(elsewhere.iterdir())

@@ -96,6 +96,29 @@ def test_a_model_that_int8_really_ruins_is_refused_and_one_that_it_does_not_is_w
     assert (tmp_path / "int8").is_dir()
 
 
+def test_a_refusal_leaves_nothing_behind_not_even_a_store(
+    fragile: Path, run: Any, tmp_path: Path, elsewhere: Path
+) -> None:
+    beside = sorted(tmp_path.iterdir())
+    refused = run("quantize", "--model", fragile, "--output", tmp_path / "int8", "--tracking")
+    assert refused.code == 2
+    assert "nothing was written" in refused.err
+    assert sorted(tmp_path.iterdir()) == beside
+    assert not list(elsewhere.iterdir())
+
+
+def test_an_address_of_no_store_is_refused_before_anything_is_computed(
+    trained: Path, run: Any, tmp_path: Path, elsewhere: Path
+) -> None:
+    arguments = ("--output", tmp_path / "int8", "--tracking", "--tracking-uri", "runs")
+    refused = run("quantize", "--model", trained / "model", *arguments)
+    assert refused.code == 2
+    assert "tracking.uri is 'runs', which is no database and no server" in refused.err
+    assert "measuring" not in refused.err
+    assert not (tmp_path / "int8").exists()
+    assert not list(elsewhere.iterdir())
+
+
 def test_a_backend_whose_extra_is_missing_is_refused_before_anything_is_computed(
     trained: Path, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

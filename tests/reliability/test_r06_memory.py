@@ -18,26 +18,33 @@ MOST_MB, MOST_GROWTH_MB = 600, 50
 MOST_SLOWER = 1.3
 """The last thousand against the first; 1.1 on a machine that nobody shares."""
 PROGRAM = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 from stanhop.forecasting.batch import forecast_files
-def most_mb():  # not ru_maxrss: a process inherits that from the one that started it
-    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
-    return int(line.split()[1]) / 1024
+from tests.reliability.kit.processes import most_mb, workers_of
 def tell(event):
-    if event.done % 1_000 == 0:
-        print(event.done, time.process_time(), most_mb(), flush=True)
-print(0, time.process_time(), 0.0, flush=True)
-forecast_files(*sys.argv[1:2], sys.argv[2:3], Path(sys.argv[3]), progress=tell)
+    if event.done % (1_000 // num_jobs) == 0:
+        memory = max(map(most_mb, (os.getpid(), *workers_of(os.getpid()))))
+        print(event.done, time.process_time(), memory, flush=True)
+if __name__ == "__main__":
+    num_jobs = int(sys.argv[4])
+    print(0, time.process_time(), 0.0, flush=True)
+    forecast_files(*sys.argv[1:2], sys.argv[2:3], Path(sys.argv[3]), num_jobs=num_jobs, progress=tell)
+    print(most_mb())
 """
+"""Says after each thousand files (of each process) how long it took and the most memory of a process."""
 
 
-def measured(model: Path, source: Path, output: Path) -> list[tuple[int, float, float]]:
-    """Files done, seconds of computing, most memory in MB, at each thousandth file, of a fresh process."""
+def said(model: Path, source: Path, output: Path, *, num_jobs: int = 1) -> list[str]:
+    """What the program says when it is run by a fresh process."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", PROGRAM, str(model), str(source), str(output)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    rows = [line.split() for line in done.stdout.splitlines()]
+    command = [sys.executable, "-c", PROGRAM, str(model), str(source), str(output), str(num_jobs)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+def measured(model: Path, source: Path, output: Path, *, num_jobs: int = 1) -> list[tuple[int, float, float]]:
+    """Files done, seconds of computing, most memory in MB, at each thousandth file, of a fresh process."""
+    rows = [line.split() for line in said(model, source, output, num_jobs=num_jobs)[:-1]]
     return [(int(count), float(seconds), float(megabytes)) for count, seconds, megabytes in rows]
 
 
@@ -69,11 +76,24 @@ def test_ten_thousand_series_of_one_table_fit_as_well(
         file.write(f"unique_id,{','.join(table[0])}\n")
         for number in range(10_000):
             file.writelines(f"{number},{','.join(line)}\n" for line in table[1:])
-    program = PROGRAM + "\nprint(1, 0, most_mb())"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", program, str(model), str(fast_folder / "long.csv"), str(fast_folder / "out.csv")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    megabytes = float(done.stdout.split()[-1])
+    megabytes = float(said(model, fast_folder / "long.csv", fast_folder / "out.csv")[-1])
     assert (fast_folder / "out.csv").read_text().count("\n") == 10_000 * samples.STEPS + 1
     assert megabytes <= MOST_MB
     record("R6", "memory of one long table", f"10,000 series in one file: {megabytes:.0f} MB at most")
+
+
+@pytest.mark.parametrize("count", sizes(full=3_000, soak=50_000))
+def test_nor_does_that_of_several_processes(
+    count: int, model: Path, fast_folder: Path, record: Callable[..., None]
+) -> None:
+    samples.write_tables(fast_folder / "in", count)
+    rows = measured(model, fast_folder / "in", fast_folder / "out", num_jobs=2)
+    first_mb, last_mb = rows[1][2], rows[-1][2]
+    assert last_mb <= MOST_MB
+    assert last_mb - first_mb <= MOST_GROWTH_MB
+    record(
+        "R6",
+        "memory of several processes",
+        f"{count:,} files, 2 jobs: {last_mb:.0f} MB at most in a process, {last_mb - first_mb:.0f} MB more than"
+        " its first 500 files take",
+    )

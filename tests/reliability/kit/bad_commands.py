@@ -30,6 +30,7 @@ def options() -> Iterator[Case]:
         (("config", "show", "--presett", "x"), "--preset"),
         (("data",), "data"),
         (("forecast", "--model", "m", "--output", "o", "--batch-size", "0", "--input", "x"), "--batch-size"),
+        (("forecast", "--model", "m", "--output", "o", "--jobs", "0", "--input", "x"), "--jobs"),
         (("quantize", "--model", "m", "--scheme", "w1a1"), "w1a1"),
         (("evaluate", "--model", "m", "--split", "all"), "all"),
         (("data", "fetch", "nothing"), "nothing"),

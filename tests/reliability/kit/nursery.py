@@ -20,6 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tests.reliability.kit.processes import is_there
+
 ROOT = Path(__file__).parents[3]
 PRELOADED = ("tests.reliability.kit.jobs",)
 """What every job needs; the jobs themselves come last."""
@@ -77,12 +79,7 @@ class Child:
         return Ended(int(answer["code"]), self.out, self.err)
 
     def _is_running(self) -> bool:
-        # A child that ended stays a zombie until the nursery is asked for it.
-        try:
-            state = Path(f"/proc/{self.process}/stat").read_text().rpartition(")")[2].split()[0]
-        except (FileNotFoundError, ProcessLookupError):
-            return False
-        return state != "Z"
+        return is_there(self.process)  # once it has ended, it stays a zombie until the nursery is asked for it
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,34 @@
+"""The processes that a batch of several jobs has started, and the memory they take, as Linux tells it."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+STARTED_BY_MULTIPROCESSING = b"spawn_main"
+
+
+def workers_of(process: int) -> list[int]:
+    """Workers of ``process`` that live; the tracker of multiprocessing is none."""
+    found = []
+    for child in Path(f"/proc/{process}/task/{process}/children").read_text().split():
+        with suppress(OSError):  # it has just ended
+            if STARTED_BY_MULTIPROCESSING in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.append(int(child))
+    return found
+
+
+def is_there(process: int) -> bool:
+    """Whether ``process`` runs; one that has ended and that nobody asked for does not."""
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
+def most_mb(process: int | str = "self") -> float:
+    """The most memory that ``process`` has taken; ``ru_maxrss`` would be that of its parent as well."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    (line,) = [line for line in lines if line.startswith("VmHWM")]
+    return int(line.split()[1]) / 1024
