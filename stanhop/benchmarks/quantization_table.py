@@ -8,20 +8,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from stanhop.benchmarks.network_figures import StepTime
 from stanhop.benchmarks.quantization import Errors, Measured
-from stanhop.benchmarks.timing import Timing
 
 ABSENT = "–"
 Spread = dict[str, float]
 """Mean, and the sample deviation: NaN for one value."""
 
 
-def checkpoints(measured: Sequence[Measured], steps: Mapping[str, Timing]) -> list[dict[str, Any]]:
+def checkpoints(measured: Sequence[Measured], steps: Mapping[str, StepTime]) -> list[dict[str, Any]]:
     """Everything about each checkpoint as plain data; ``steps`` are the seconds of a training step by its name."""
-    return [{**asdict(each), "step_seconds": asdict(steps[each.name])} for each in measured]
+    return [{**asdict(each), "step_seconds": steps[each.name].model_dump()} for each in measured]
 
 
-def summary(measured: Sequence[Measured], steps: Mapping[str, Timing]) -> list[dict[str, Any]]:
+def summary(measured: Sequence[Measured], steps: Mapping[str, StepTime]) -> list[dict[str, Any]]:
     """One row a method: mean and deviation over its seeds, and of the paired losses."""
     rows = []
     for method in dict.fromkeys(each.method for each in measured):
