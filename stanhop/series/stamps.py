@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from stanhop.errors import quoted
 
 DAY = r"(?!0000)\d{4}-(?:0[1-9]|1[0-2])(?:-(?:0[1-9]|[12]\d|3[01]))"
-CLOCK = r"(?:[01]\d|2[0-3]):[0-5]\d(?::[0-5]\d(?:\.\d{1,6}0{0,3})?)?"
+CLOCK = r"(?:[01]\d|2[0-3])(?::[0-5]\d(?::[0-5]\d(?:\.\d{1,6}0{0,3})?)?)?"
 OFFSET = r"Z|[+-](?:[01]\d|2[0-3])(?::?[0-5]\d)?"
 ISO = re.compile(rf"{DAY}?(?:(?<=-\d\d-\d\d)[T ]{CLOCK}(?P<offset>{OFFSET})?)?", re.ASCII)
-"""ISO 8601 with separators: a month, a day, or a day and a time of day to the microsecond, perhaps with an offset."""
+"""ISO 8601 with separators: a month, a day, or a day and a time of day from the hour to the microsecond,
+perhaps with an offset."""
 
 DAY_IN_YEAR = re.compile(r"(\d{1,2})([/.-])(\d{1,2})\2(\d{4}|\d{2})(?![\d/.-])(.*)", re.ASCII)
 YEAR_FIRST = re.compile(r"(\d{4})([/.-])(\d{1,2})\2(\d{1,2})(?!\d)(.*)", re.ASCII)
