@@ -1,6 +1,8 @@
 # What people and `.ci/run` type; everything but `make demo` is a line you could type yourself.
 PYTHON ?= python3
 BIN := .venv/bin
+# Two workers, each with one thread (tests/conftest.py); one that has nothing left takes over from the other.
+TWO_WORKERS := -n 2 --dist worksteal
 STANHOP := $(CURDIR)/$(BIN)/stanhop
 
 .PHONY: setup check test test-slow reliability soak demo
@@ -21,12 +23,12 @@ check: setup
 	$(BIN)/mypy
 
 test: setup
-	$(BIN)/pytest
+	$(BIN)/pytest $(TWO_WORKERS)
 
 test-slow: setup
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest $(TWO_WORKERS) -m slow
 
-# The promises of docs/reliability.md in CI's sizes; the page is made anew from what they measure.
+# The promises of docs/reliability.md in CI's sizes, one test at a time: the page is made anew from what they measure.
 reliability: setup
 	STANHOP_FIGURES=$(CURDIR)/docs/reliability.json $(BIN)/pytest -m "slow or not slow" tests/reliability
 	$(BIN)/python docs/render_reliability.py

@@ -114,6 +114,7 @@ def variants_of(config: RunConfig) -> list[Variant]:
         Variant("without the stage across channels", cut=without_channels),
         Variant("without learned memories", cut=without_learned_memories),
         Variant("without other channels' patches", cut=without_other_channels),
+        Variant("without the moving average of the weights", {"train.ema_decay": 0.0}),
         _switched("instance norm", "model.instance_norm", model.instance_norm),
         _switched("channel embedding", "model.channel_embedding", model.channel_embedding),
         Variant("one level", {"model.num_levels": 1}),

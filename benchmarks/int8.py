@@ -7,12 +7,12 @@ Ways: float32 as it is (eager), compiled by torch, and by ONNX Runtime; int8 dyn
 compiled, and by ONNX Runtime (`pip install 'stanhop[onnx]'`); torchao's dynamic int8, eager and compiled
 (`pip install 'stanhop[benchmarks]'`). What is not installed or fails is left out, and the result says so.
 
-All take turns in one process on one thread, after a warm-up (compiling takes a minute each; for each batch size anew,
-as a forecast has one size): median and 95th percentile of the calls, and ratios to float32 eager and compiled, round by
-round, with their quartiles. Peak memory is that of a process that loads one model and forecasts one batch of 64, above
-the same process with nothing loaded; of the compiled ways it includes compiling. Errors are relative to the output of
-float32 eager. The result in ``benchmarks/results/int8.json`` grows as it goes; past ``--minutes`` memory is not taken
-any more.
+All take turns in one process on one thread, each round in an order of its own, after a warm-up (compiling takes a
+minute each; for each batch size anew, as a forecast has one size): median and 95th percentile of the calls, and ratios
+to float32 eager and compiled, round by round, with their quartiles. Peak memory is that of a process that loads one
+model and forecasts one batch of 64, above the same process with nothing loaded; of the compiled ways it includes
+compiling. Errors are relative to the output of float32 eager. The result in ``benchmarks/results/int8.json`` grows as
+it goes; past ``--minutes`` memory is not taken any more.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ import torch
 from torch import nn
 
 from stanhop import storage
+from stanhop.benchmarks.timing import in_turns
 from stanhop.config import ModelConfig, RunConfig
 from stanhop.forecasting.bundle import Bundle, load_bundle, save_bundle
 from stanhop.forecasting.forecaster import compiled
@@ -54,7 +55,7 @@ NUM_CHANNELS = 7
 BATCHES = {1: 60, 64: 15}
 """Rounds for each batch size."""
 WARM_UP = 2
-RESULT = Path(__file__).parent / "results" / "int8.json"
+RESULTS = Path(__file__).parent / "results"
 FLOAT, DYNAMIC, STATIC, ONNX, FLOAT_ONNX = "float32", "int8-dynamic", "int8-static", "int8-onnx", "float32.onnx"
 """Model directories of the ways, and a bare file."""
 REFERENCE = "float32 eager"
@@ -164,13 +165,9 @@ def ready_ways(names: list[str], folder: Path, batch: torch.Tensor, left_out: di
 
 
 def timed(networks: dict[str, Network], batch: torch.Tensor, *, rounds: int) -> dict[str, Any]:
-    """Milliseconds and ratios by way, the ways taking turns."""
-    times: dict[str, list[float]] = {name: [] for name in networks}
-    for _ in range(rounds):
-        for name, network in networks.items():
-            began = time.perf_counter()
-            network(batch)
-            times[name].append(1e3 * (time.perf_counter() - began))
+    """Milliseconds and ratios by way, the ways taking turns, each round in an order of its own."""
+    samplers = {name: _clocked(network, batch) for name, network in networks.items()}
+    times = in_turns(samplers, num_rounds=rounds, limit=float("inf"))
     rows = {}
     for name, own in times.items():
         row: dict[str, Any] = {
@@ -183,6 +180,17 @@ def timed(networks: dict[str, Network], batch: torch.Tensor, *, rounds: int) -> 
                 row[f"times as fast as {rival}"] = dict(zip(("median", "q1", "q3"), map(float, quartiles), strict=True))
         rows[name] = row
     return rows
+
+
+def _clocked(network: Network, batch: torch.Tensor) -> Callable[[], float]:
+    """What forecasts ``batch`` and returns the milliseconds."""
+
+    def sample() -> float:
+        began = time.perf_counter()
+        network(batch)
+        return 1e3 * (time.perf_counter() - began)
+
+    return sample
 
 
 def peak_memory_mib(way: str | None, folder: Path) -> float:
@@ -240,6 +248,7 @@ def main() -> None:
     parser.add_argument("--model", help="a float model directory instead of the random wide network")
     parser.add_argument("--no-compile", action="store_true", help="leave out what has to be compiled")
     parser.add_argument("--minutes", type=float, default=10, help="after which memory is not taken any more")
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER", help="where the result goes")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -271,7 +280,7 @@ def main() -> None:
             result["batch"][size] = timed(networks, batch, rounds=rounds)
             for way, row in result["batch"][size].items():
                 print(f"batch {size}: {way}: {row}", flush=True)
-            storage.write_text(RESULT, json.dumps(result, indent=2) + "\n")
+            storage.write_text(options.results / "int8.json", json.dumps(result, indent=2) + "\n")
         reference = networks[REFERENCE](batch)
         for way, network in networks.items():
             error = float((network(batch) - reference).norm() / reference.norm())
@@ -285,7 +294,7 @@ def main() -> None:
             result["way"][way]["peak_memory_mib"] = memory
             print(f"{way}: {result['way'][way]}", flush=True)
         result["minutes"] = round((time.monotonic() - began) / 60, 1)
-        storage.write_text(RESULT, json.dumps(result, indent=2) + "\n")
+        storage.write_text(options.results / "int8.json", json.dumps(result, indent=2) + "\n")
     print(f"left out: {left_out or 'nothing'}; {result['minutes']} minutes")
 
 

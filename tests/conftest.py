@@ -1,16 +1,20 @@
-"""Settings of the whole test run."""
+"""Settings of the whole test run, and the figures of its workers in one place."""
 
 from __future__ import annotations
 
 import os
 import shutil
 from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is first imported: two workers share two cores
 
 import pytest
 import torch
 from hypothesis import settings
 
 from stanhop.config import TrackingConfig
+from tests.reliability.kit import figures
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before Triton is first imported: kernels then run on a CPU
@@ -36,3 +40,30 @@ def tracking_folder(tmp_path: Path, migrated_database: Path, monkeypatch: pytest
     shutil.copy(migrated_database, tmp_path / "mlflow.db")
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+FIGURES = "figures"
+"""Where a worker of pytest-xdist keeps its figures for the process that started it."""
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand over what a worker measured."""
+    handed_over = getattr(session.config, "workeroutput", None)
+    if handed_over is not None:
+        handed_over[FIGURES] = figures.MEASURED
+
+
+@pytest.hookimpl(optionalhook=True)  # one of pytest-xdist
+def pytest_testnodedown(node: Any) -> None:
+    """Take it; of a worker that crashed there is none."""
+    for figure in getattr(node, "workeroutput", {}).get(FIGURES, []):
+        figures.record(**figure)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Print what was measured, and keep it if that is asked for: in one process, whatever the number of workers."""
+    if figures.MEASURED and not hasattr(config, "workerinput"):
+        terminalreporter.section("what the promises of reliability rest on")
+        for line in figures.lines():
+            terminalreporter.write_line(line)
+        figures.keep()

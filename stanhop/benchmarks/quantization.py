@@ -23,7 +23,7 @@ from stanhop.hopfield.separation import SEPARATIONS
 from stanhop.model.int8 import Quantization
 from stanhop.quantization.int8 import quantize_bundle
 from stanhop.quantization.onnx import onnx_bundle
-from stanhop.quantization.outliers import COUNTED, measure_outliers
+from stanhop.quantization.outliers import measure_outliers
 from stanhop.quantization.simulate import Protocol, simulate
 from stanhop.quantization.windows import calibration_contexts, split_contexts
 from stanhop.series.frame import SeriesSet
@@ -181,7 +181,7 @@ def _measured_as_float(cell: Cell, bundle: Bundle, series_set: SeriesSet, path: 
         training_seconds=outcome.metrics["time/train_s"],
         float32=_errors(bundle, series_set),
         quantized={},
-        outliers={counted: asdict(outliers.summary(counted)) for counted in COUNTED},
+        outliers={counted: asdict(outliers.summary(counted)) for counted in outliers.selections},
     )
 
 

@@ -33,9 +33,11 @@ MeasuredData = Annotated[
     typer.Option("--data", metavar="NAME|FILE", help="A named data set, or a file; the model's own if not given."),
 ]
 CountedOutputs = Annotated[
-    Literal["blocks", "feedforward", "norms", "all"],
+    Literal["blocks", "feedforward", "norms", "decoder", "all"],
     typer.Option(
-        "--outputs", help="Which outputs the table shows: tandem blocks, feed-forward parts, LayerNorms, all modules."
+        "--outputs",
+        help="Which outputs the table shows: tandem blocks, feed-forward parts, LayerNorms, decoder layers (which "
+        "published networks have), all modules.",
     ),
 ]
 ReportFolder = Annotated[
@@ -109,15 +111,13 @@ def outliers(
 
 def _text(report: OutlierReport, counted: Counted, paths: list[Path]) -> str:
     """The outputs of the selection, then what each selection amounts to."""
-    from stanhop.quantization.outliers import COUNTED
-
     header = ("output", "kind", "inf-norm", "kurtosis", "kurtosis without 1e-6")
     rows = [
         (each.name, each.kind, f"{each.inf_norm:.3f}", f"{each.kurtosis:.3f}", f"{each.kurtosis_scale_free:.3f}")
         for each in report.outputs
         if counted in each.counted
     ]
-    summaries = [(name, report.summary(name)) for name in COUNTED]
+    summaries = [(name, report.summary(name)) for name in report.selections]
     totals = [
         (
             name,

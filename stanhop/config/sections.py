@@ -206,6 +206,8 @@ class TrainConfig(Section):
     """Epochs without a better validation loss before training stops; 0 never stops early."""
     gradient_clip: PositiveFloat = 1.0
     """Largest norm of the gradient."""
+    ema_decay: float = Field(default=0.99, ge=0, lt=1)
+    """Decay of the moving average of the weights, which is validated and kept in their place; 0 keeps none."""
     seed: NonNegativeInt = Field(default=1, le=2**32 - 1)
     """Seed of weights, order of windows and dropout."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -109,7 +109,7 @@ class PublishedSTanHopNet(nn.Module):
         expected = (self.config.context_length, self.config.num_channels)
         if context.ndim != 3 or context.shape[1:] != expected:
             raise ValueError(f"context must be (batch, {expected[0]}, {expected[1]}), got {tuple(context.shape)}")
-        levels = [self._embed(context.to(self.patch_embedding.weight.dtype))]
+        levels = [self._embed(context.to(self.context_positions.dtype))]
         for encoder_level in self.encoder:
             levels.append(encoder_level(levels[-1]))
         forecast = self._decode(levels).to(context.dtype)

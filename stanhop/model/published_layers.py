@@ -85,6 +85,17 @@ class PublishedHopfield(nn.Module):
         return heads.transpose(-2, -3)
 
 
+class PublishedFeedForward(nn.Sequential):
+    """Two linear maps around a GELU, of each patch by itself; ours has dropout between them."""
+
+    def __init__(self, config: PublishedConfig) -> None:
+        super().__init__(
+            nn.Linear(config.model_dim, config.feedforward_dim),
+            nn.GELU(),
+            nn.Linear(config.feedforward_dim, config.model_dim),
+        )
+
+
 class PublishedTandemBlock(nn.Module):
     """Retrieve across time, then across channels, the published way.
 
@@ -104,13 +115,13 @@ class PublishedTandemBlock(nn.Module):
         has_four_norms = config.variant == "stanhop"
         self.across_time = PublishedHopfield(config)
         self.time_norm = nn.LayerNorm(config.model_dim) if has_four_norms else nn.Identity()
-        self.time_feedforward = _feedforward(config)
+        self.time_feedforward = PublishedFeedForward(config)
         self.time_feedforward_norm = nn.LayerNorm(config.model_dim) if has_four_norms else nn.Identity()
         self.learned_memories = nn.Parameter(torch.randn(1, config.num_memories, config.model_dim))
         self.from_memories = PublishedHopfield(config)
         self.across_channels = PublishedHopfield(config)
         self.channels_norm = nn.LayerNorm(config.model_dim)
-        self.channels_feedforward = _feedforward(config)
+        self.channels_feedforward = PublishedFeedForward(config)
         self.channels_feedforward_norm = nn.LayerNorm(config.model_dim) if has_four_norms else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
 
@@ -197,11 +208,3 @@ class PublishedDecoderLayer(nn.Module):
         hidden = nn.functional.gelu(self.hidden_proj(state))
         state = self.layer_norm(state + self.hidden_output_proj(hidden))
         return state, self.forecast_proj(state)
-
-
-def _feedforward(config: PublishedConfig) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(config.model_dim, config.feedforward_dim),
-        nn.GELU(),
-        nn.Linear(config.feedforward_dim, config.model_dim),
-    )

@@ -24,12 +24,21 @@ import torch
 from torch import Tensor, nn
 
 from stanhop.errors import Code, ModelError
+from stanhop.hopfield.layers import HopfieldLayer
 from stanhop.model.block import FeedForward, TandemBlock
 from stanhop.model.onnx import OnnxNetwork
+from stanhop.model.published_layers import PublishedDecoderLayer, PublishedFeedForward, PublishedTandemBlock
 
-Counted = Literal["blocks", "feedforward", "norms", "all"]
-"""Which outputs count: those of the tandem blocks, their feed-forward parts, the LayerNorms, or all modules."""
+Counted = Literal["blocks", "feedforward", "norms", "decoder", "all"]
+"""Which outputs count: those of the tandem blocks, their feed-forward parts, the LayerNorms, the decoder layers (which
+the published networks have, and Table 2 of the OutEffHop paper is about), or all modules."""
 COUNTED: tuple[Counted, ...] = get_args(Counted)
+KINDS: dict[Counted, tuple[type[nn.Module], ...]] = {
+    "blocks": (TandemBlock, PublishedTandemBlock),
+    "feedforward": (FeedForward, PublishedFeedForward),
+    "norms": (nn.LayerNorm,),
+    "decoder": (PublishedDecoderLayer,),
+}
 
 PUBLISHED_CONSTANT = 1e-6
 """What the published formula adds to s^4."""
@@ -78,6 +87,11 @@ class OutlierReport:
     outputs: tuple[OutputOutliers, ...]
     num_windows: int
 
+    @property
+    def selections(self) -> tuple[Counted, ...]:
+        """Those that any output of this network belongs to."""
+        return tuple(counted for counted in COUNTED if any(counted in output.counted for output in self.outputs))
+
     def summary(self, counted: Counted) -> OutlierSummary:
         """The mean kurtosis and the largest inf-norm over the outputs of ``counted``."""
         chosen = [output for output in self.outputs if counted in output.counted]
@@ -94,7 +108,7 @@ class OutlierReport:
         """The report as plain data: summaries by selection, then every output."""
         return {
             "num_windows": self.num_windows,
-            "summary": {counted: asdict(self.summary(counted)) for counted in COUNTED},
+            "summary": {counted: asdict(self.summary(counted)) for counted in self.selections},
             "outputs": [asdict(output) for output in self.outputs],
         }
 
@@ -102,7 +116,7 @@ class OutlierReport:
         """The summaries by the names that MLflow records them under."""
         return {
             f"outliers/{counted}/{name}": float(value)
-            for counted in COUNTED
+            for counted in self.selections
             for name, value in asdict(self.summary(counted)).items()
             if name != "num_outputs" and not math.isnan(value)
         }
@@ -113,9 +127,9 @@ def measure_outliers(
 ) -> OutlierReport:
     """Run ``network`` over ``contexts`` and measure the output of every module.
 
-    Outputs without windows on their first axis (the projections of learned memories) are constants, no activations,
-    and left out; so is the forecast itself, whose scale is that of the series. The weights inside a retrieval are no
-    output of a module and not here.
+    The projections of learned memories are constants, no activations, and left out; so is the forecast itself, whose
+    scale is that of the series. Of a module that puts out several tensors the first counts. The weights inside a
+    retrieval are no output of a module and not here.
 
     Args:
         network: In evaluation mode.
@@ -132,7 +146,7 @@ def measure_outliers(
     num_windows = 0
     with recorder.listening(), torch.inference_mode():
         for batch in contexts:
-            recorder.begin(len(batch))
+            recorder.begin()
             network(batch)
             num_windows += len(batch)
             if progress is not None:
@@ -181,15 +195,15 @@ class _Recorder:
     """Sums of the statistics by module, filled by hooks."""
 
     def __init__(self, network: nn.Module) -> None:
-        self._modules = {name: module for name, module in network.named_modules() if name}
+        constant = _projections_of_learned_memories(network)
+        self._modules = {name: each for name, each in network.named_modules() if name and each not in constant}
         self._sums: dict[str, list[float]] = {}  # kurtosis, scale-free kurtosis, its rows, inf-norm, rows
         self._is_repeated: dict[str, bool] = {}
-        self._num_windows = 0
         self._last: tuple[Tensor, list[float]] | None = None
 
-    def begin(self, num_windows: int) -> None:
-        """A batch of ``num_windows`` comes."""
-        self._num_windows, self._last = num_windows, None
+    def begin(self) -> None:
+        """A new batch comes: nothing in it is handed on from the one before."""
+        self._last = None
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -204,9 +218,8 @@ class _Recorder:
             for handle in handles:
                 handle.remove()
 
-    def _take(self, name: str, output: Tensor) -> None:
-        if output.shape[0] != self._num_windows:
-            return
+    def _take(self, name: str, output: Tensor | tuple[Tensor, ...]) -> None:
+        output = output if isinstance(output, Tensor) else output[0]
         is_repeated = self._last is not None and _is_same(self._last[0], output)
         statistics = self._last[1] if is_repeated and self._last is not None else _statistics(output)
         self._last = (output, statistics)
@@ -248,13 +261,19 @@ def _is_same(one: Tensor, other: Tensor) -> bool:
 
 
 def _counted(module: nn.Module, *, is_repeated: bool) -> tuple[Counted, ...]:
-    kinds: dict[Counted, bool] = {
-        "blocks": isinstance(module, TandemBlock),
-        "feedforward": isinstance(module, FeedForward),
-        "norms": isinstance(module, nn.LayerNorm),
-        "all": not is_repeated,
-    }
-    return tuple(counted for counted, is_in in kinds.items() if is_in)
+    named = [counted for counted, kinds in KINDS.items() if isinstance(module, kinds)]
+    return (*named, *(() if is_repeated else ("all",)))
+
+
+def _projections_of_learned_memories(network: nn.Module) -> set[nn.Module]:
+    """Modules of ``network`` that read nothing of a window."""
+    constant: set[nn.Module] = set()
+    for module in network.modules():
+        if isinstance(module, HopfieldLayer):
+            constant |= {module.hopfield.memory_proj, module.hopfield.values_proj}
+        elif isinstance(module, PublishedTandemBlock):
+            constant |= {module.from_memories.memory_proj, module.from_memories.values_proj}
+    return constant
 
 
 def _mean(values: Sequence[float]) -> float:

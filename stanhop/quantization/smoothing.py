@@ -15,9 +15,10 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
+from stanhop.errors import Code, ConfigError
 from stanhop.hopfield.layers import Hopfield
 from stanhop.model.block import AcrossChannels, FeedForward, Residual
-from stanhop.model.network import ReadOut, with_head
+from stanhop.model.network import ReadOut, STanHopNet, with_head
 from stanhop.model.patching import CoarseGraining
 
 LEAST = 1e-5
@@ -38,7 +39,14 @@ def smoothed(network: nn.Module, contexts: Iterable[Tensor], *, strength: float 
 
 
 def smooth(network: nn.Module, contexts: Iterable[Tensor], *, strength: float = 0.5) -> None:
-    """As ``smoothed``, changing ``network`` itself."""
+    """As ``smoothed``, changing ``network`` itself.
+
+    Raises:
+        ConfigError: it is no ``STanHopNet``, whose norms stand in front of what reads them.
+    """
+    if not isinstance(network, STanHopNet):
+        problem = f"smoothing is for a STanHopNet, this is a {type(network).__name__}"
+        raise ConfigError(Code.CONFIG, problem, fix="leave --smoothing out")
     pairs = list(norms_and_readers(network))
     largest = _largest_features(network, [norm for norm, _ in pairs], contexts)
     with torch.no_grad():

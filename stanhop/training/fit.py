@@ -255,7 +255,7 @@ def _bundle(task: _Task, module: ForecastingModule) -> Bundle:
         frequency=task.series_set.frequency,
         layout=task.series_set.layout,
         scalers=task.datamodule.scalers,
-        network=module.network.cpu().eval().requires_grad_(False),
+        network=module.trained_network.cpu().eval().requires_grad_(False),
         fingerprint=task.series_set.fingerprint,
     )
 

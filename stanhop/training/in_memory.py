@@ -83,7 +83,7 @@ def fit_in_memory(
         torch.manual_seed(config.train.seed)
         module = ForecastingModule(config, series_set.channels)
         if network is not None:
-            module.network.load_state_dict(network.state_dict())
+            module.begin_from(network)
         journal = Journal(patience=config.train.patience, on_epoch=on_epoch)
         best = BestWeights(journal)
         validates = datamodule.num_windows("validation") > 0
@@ -98,7 +98,7 @@ def fit_in_memory(
         frequency=series_set.frequency,
         layout=series_set.layout,
         scalers=datamodule.scalers,
-        network=module.network.cpu().eval().requires_grad_(False),
+        network=module.trained_network.cpu().eval().requires_grad_(False),
         fingerprint=series_set.fingerprint,
     )
 

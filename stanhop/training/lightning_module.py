@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from stanhop.config import RunConfig
 from stanhop.forecasting.intervals import tails
 from stanhop.model.network import Outputs, build_network, with_head
+from stanhop.training.averaging import MovingAverage
 from stanhop.training.guards import Step, StepGuard
 
 LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -76,10 +77,24 @@ class ForecastingModule(pl.LightningModule):
         self._last_loss: Tensor | None = None
         self._last_forecast: Tensor | None = None
         self._guard = StepGuard()
-        called = with_head(self.network)
+        decay = config.train.ema_decay
+        self._average = MovingAverage(self.network, decay) if decay else None
         # The bound methods: a module that holds the network would be a second one with the same weights.
-        self._call: Callable[[Tensor], Outputs] = called.__call__
-        self._call_to_train: Callable[[Tensor], Outputs] = _compiled(called) if config.train.compile else self._call
+        self._call: Callable[[Tensor], Outputs] = with_head(self.trained_network).__call__
+        called = with_head(self.network)
+        self._call_to_train: Callable[[Tensor], Outputs] = (
+            _compiled(called) if config.train.compile else called.__call__
+        )
+
+    @property
+    def trained_network(self) -> nn.Module:
+        """The network to validate and to keep: the moving average of ``network`` if there is one."""
+        return self.network if self._average is None else self._average.network
+
+    def begin_from(self, network: nn.Module) -> None:
+        """Take the weights of ``network`` to start with."""
+        for own in (self.network, self.trained_network):
+            own.load_state_dict(network.state_dict())
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         """The loss of a batch ``(context, target)``."""
@@ -121,7 +136,9 @@ class ForecastingModule(pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW, its learning rate set anew before every step."""
         train = self.config.train
-        optimizer = torch.optim.AdamW(self.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay)
+        optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay
+        )
         # Not trainer.estimated_stepping_batches: it sets up the loader before a checkpoint is restored, and Lightning
         # then never gives the loader its saved position (pytorch-lightning 2.6).
         epoch_steps = len(self.trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
@@ -132,6 +149,12 @@ class ForecastingModule(pl.LightningModule):
             else (lambda step: halving_factor(step, epoch_steps=epoch_steps)),
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Take a step, and have the average follow before anything is saved."""
+        super().optimizer_step(*args, **kwargs)
+        if self._average is not None:
+            self._average.update(self.network, num_steps=self.trainer.global_step + 1)
 
     def configure_gradient_clipping(self, optimizer: Optimizer, *_: object, **__: object) -> None:
         """Clip the norm of the gradient; Lightning calls this once a step, before the weights change.

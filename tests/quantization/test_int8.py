@@ -11,16 +11,19 @@ import numpy as np
 import pytest
 import torch
 
+from stanhop.config import RunConfig
 from stanhop.errors import ConfigError, ModelError
 from stanhop.forecasting.bundle import load_bundle, save_bundle
 from stanhop.forecasting.calibration import calibrate
 from stanhop.forecasting.evaluation import evaluate
 from stanhop.forecasting.forecaster import Forecaster
 from stanhop.model.int8 import Int8Linear, Quantization
+from stanhop.model.network import build_network
 from stanhop.quantization.int8 import quantize_bundle
 from stanhop.quantization.windows import calibration_contexts
 
 DYNAMIC = Quantization("w8a8", "dynamic")
+PUBLISHED = {"network": "published_stanhop", "separation": "gsh", "channel_embedding": False, "instance_norm": False}
 ALL = [DYNAMIC, Quantization("w8a8", "static"), Quantization("w8a16", "bfloat16"), Quantization("w8a32", "float32")]
 
 FORECAST = """
@@ -108,6 +111,19 @@ def test_a_directory_of_a_million_parameters_shrinks_to_less_than_a_third(make_b
     save_bundle(tmp_path / "int8", quantize_bundle(bundle, DYNAMIC))
     bytes_of = {name: sum(file.stat().st_size for file in (tmp_path / name).iterdir()) for name in ("float", "int8")}
     assert bytes_of["int8"] <= 0.30 * bytes_of["float"]
+
+
+@pytest.mark.parametrize("quantization", ALL)
+def test_a_published_network_is_quantised_like_ours(make_bundle, contexts, quantization, tmp_path: Path) -> None:
+    published = make_bundle().config.model.model_copy(update=PUBLISHED)
+    torch.manual_seed(0)
+    network = build_network(published, 3).eval().requires_grad_(False)
+    floats = replace(make_bundle(), network=network, config=RunConfig(model=published))
+    save_bundle(tmp_path / "int8", quantize_bundle(floats, quantization, calibration=contexts))
+    expected, found = (predicted(each, contexts[0]) for each in (floats, load_bundle(tmp_path / "int8")))
+    assert 0 < np.linalg.norm(found - expected) / np.linalg.norm(expected) < 0.05
+    with pytest.raises(ConfigError, match="smoothing is for a STanHopNet, this is a PublishedSTanHopNet"):
+        quantize_bundle(floats, quantization, calibration=contexts, smoothing=0.5)
 
 
 def test_a_quantised_model_is_not_quantised_again(bundle, calibration) -> None:

@@ -76,6 +76,22 @@ def test_each_output_of_a_linear_map_has_its_own_weight_scale(static, onnx) -> N
         assert stored[node.input[3]].shape == (stored[node.input[1]].shape[1],)
 
 
+def test_inputs_lie_on_the_grids_of_the_static_network(static, onnx) -> None:
+    model = onnx_package.load_model_from_string(onnx.network.content)
+    stored = {each.name: onnx_package.numpy_helper.to_array(each) for each in model.graph.initializer}
+    products = [node for node in model.graph.node if node.op_type == "MatMulIntegerToFloat"]
+    by_weight = {stored[node.input[1]].T.tobytes(): node for node in products}
+    learned = ("learned_memories.hopfield.memory_proj", "learned_memories.hopfield.values_proj")
+    for name, linear in static.network.named_modules():
+        if isinstance(linear, Int8Linear) and not name.endswith(learned):
+            node = by_weight.pop(np.ascontiguousarray(linear.weight.numpy()).tobytes())
+            _, _, scale, weight_scale, zero, *_ = node.input
+            assert stored[scale] == linear.input_scale.numpy(), name
+            assert stored[zero] == int(linear.input_zero_point), name
+            assert np.array_equal(stored[weight_scale], linear.weight_scale.numpy()), name
+    assert not by_weight
+
+
 def test_a_directory_gives_the_same_bits_in_a_fresh_process(onnx, directory, contexts, tmp_path: Path) -> None:
     before = Forecaster(onnx, device="cpu").predict(contexts[0].numpy())
     np.save(tmp_path / "contexts.npy", contexts[0].numpy())

@@ -17,6 +17,7 @@ from stanhop.quantization.plots import outlier_plot
 CONFIG = ModelConfig(
     context_length=37, prediction_length=11, patch_length=5, model_dim=6, num_heads=2, feedforward_dim=7, num_levels=2
 )
+PUBLISHED = {"network": "published_outeffhop", "channel_embedding": False, "instance_norm": False, "merge_size": 1}
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +100,38 @@ def test_projections_of_learned_memories_are_no_activations(report) -> None:
     names = [row.name for row in report.outputs]
     assert not any("learned_memories.hopfield.memory_proj" in name for name in names)
     assert any("learned_memories.hopfield.query_proj" in name for name in names)
+
+
+@pytest.mark.parametrize("network", ["stanhop", "published_outeffhop"])
+def test_what_is_measured_does_not_depend_on_how_many_windows_come_together(network: str) -> None:
+    config = CONFIG.model_copy(update=PUBLISHED) if network.startswith("published") else CONFIG
+    torch.manual_seed(3)
+    built, contexts = build_network(config, 3).eval(), torch.randn(10, 37, 3)
+    assert config.num_memories == len(contexts), "as many windows as learned memories"
+    together, alone = (measure_outliers(built, contexts.split(size)) for size in (10, 1))
+    assert [row.name for row in alone.outputs] == [row.name for row in together.outputs]
+    for one, other in zip(alone.outputs, together.outputs, strict=True):
+        assert one.inf_norm == pytest.approx(other.inf_norm, rel=1e-4), one.name
+    assert not any("memories.memory_proj" in row.name for row in alone.outputs)
+
+
+def test_of_a_published_network_the_decoder_layers_can_be_counted_too() -> None:
+    torch.manual_seed(3)
+    network = build_network(CONFIG.model_copy(update=PUBLISHED), 3).eval()
+    states: list[torch.Tensor] = []
+    network.decoder[1].register_forward_hook(lambda _module, _inputs, output: states.append(output[0]))
+    found = measure_outliers(network, [torch.randn(5, 37, 3)])
+    counts = {counted: found.summary(counted).num_outputs for counted in found.selections}
+    num_blocks = 2 + 3
+    norms = 1 + num_blocks + 2 * 3  # of the embedding, each block, each decoder layer
+    assert counts == {"blocks": 5, "feedforward": 2 * num_blocks, "norms": norms, "decoder": 3, "all": counts["all"]}
+    (row,) = [row for row in found.outputs if row.name == "decoder.1"]
+    assert row.inf_norm == pytest.approx(float(inf_norm(states[0]).mean()), rel=1e-6), "its state, not its forecast"
+
+
+def test_a_network_without_a_decoder_has_no_figures_of_one(report) -> None:
+    assert report.selections == ("blocks", "feedforward", "norms", "all")
+    assert list(report.to_plain()["summary"]) == list(report.selections)
 
 
 def test_a_summary_is_the_mean_kurtosis_and_the_largest_norm(report) -> None:

@@ -1,4 +1,4 @@
-"""A small model, tables for it, a nursery of processes, and the figures at the end of the run."""
+"""A small model, tables for it, and a nursery of processes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -44,12 +43,3 @@ def fast_folder(tmp_path: Path) -> Iterator[Path]:
 def record(request: pytest.FixtureRequest) -> Callable[[str, str, str], None]:
     """Keeps a figure."""
     return figures.record
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Print what was measured."""
-    if figures.MEASURED:
-        terminalreporter.section("what the promises of reliability rest on")
-        for line in figures.lines():
-            terminalreporter.write_line(line)
-        figures.keep()

@@ -97,8 +97,19 @@ def test_the_model_has_the_weights_of_the_best_epoch(
     assert (tmp_path / "run/checkpoints/step-00000010.ckpt").exists()
     expected = torch.load(tmp_path / "run/checkpoints/step-00000010.ckpt", weights_only=True)["state_dict"]
     weights = load_bundle(result.model_path).network.state_dict()
-    assert all(torch.equal(weight, expected[f"network.{name}"]) for name, weight in weights.items())
+    assert all(torch.equal(weight, expected[f"_average.network.{name}"]) for name, weight in weights.items())
+    assert expected.keys() == {f"{of}.{name}" for of in ("network", "_average.network") for name in weights}
+
+
+def test_without_an_average_the_model_has_the_weights_of_the_step(
+    train: Train, tmp_path: Path, config: RunConfig
+) -> None:
+    result = train(tmp_path / "run", config=changed(config, "train", ema_decay=0.0, max_epochs=1))
+    (checkpoint,) = (tmp_path / "run/checkpoints").glob("*.ckpt")
+    expected = torch.load(checkpoint, weights_only=True)["state_dict"]
+    weights = load_bundle(result.model_path).network.state_dict()
     assert expected.keys() == {f"network.{name}" for name in weights}
+    assert all(torch.equal(weight, expected[f"network.{name}"]) for name, weight in weights.items())
 
 
 def test_metrics_are_those_of_the_saved_model_on_the_test_split(reference: FitResult, data: SeriesSet) -> None:

@@ -81,6 +81,34 @@ def test_an_epoch_is_the_mean_over_windows_not_over_batches(config: RunConfig) -
     assert math.isnan(module.epoch_losses()["val/loss"])
 
 
+def test_what_is_validated_is_the_average(config: RunConfig) -> None:
+    module, batch = module_of(config).eval(), batch_of(5)
+    assert module.trained_network is not module.network
+    with torch.no_grad():
+        for weight in module.network.parameters():
+            weight.add_(1.0)
+        module.on_validation_epoch_start()
+        module.validation_step(batch, 0)
+        expected = float((module.trained_network(batch[0]) - batch[1]).abs().mean())
+        of_the_step = float((module.network(batch[0]) - batch[1]).abs().mean())
+    assert module.epoch_losses()["val/loss"] == pytest.approx(expected, rel=1e-6)
+    assert expected != pytest.approx(of_the_step, rel=0.01)
+
+
+def test_without_decay_there_is_no_average(config: RunConfig) -> None:
+    module = module_of(config, ema_decay=0.0)
+    assert module.trained_network is module.network
+    assert all(name.startswith("network.") for name in module.state_dict())
+
+
+def test_only_the_network_is_optimised(config: RunConfig) -> None:
+    module = module_of(config)
+    module.trainer.datamodule = SimpleNamespace(train_dataloader=lambda: range(9))  # type: ignore[attr-defined]
+    optimizer = module.configure_optimizers()["optimizer"]
+    optimised = [weight for group in optimizer.param_groups for weight in group["params"]]
+    assert [id(weight) for weight in optimised] == [id(weight) for weight in module.network.parameters()]
+
+
 def test_a_running_mean_goes_on_bit_for_bit_from_its_totals() -> None:
     losses = torch.rand(13, generator=torch.Generator().manual_seed(3))
     whole, first, second = RunningMean(), RunningMean(), RunningMean()
