@@ -11,7 +11,7 @@ import importlib
 __version__ = "0.1.0"
 
 PUBLIC = {
-    "RunConfig": "stanhop.config",
+    "RunConfig": "stanhop.config.sections",
     "UserError": "stanhop.errors",
     "load_series": "stanhop.series.load",
     "retrieve": "stanhop.hopfield.retrieval",
