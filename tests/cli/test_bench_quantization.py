@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 
+from stanhop.benchmarks import network_figures
+
 ON_TEST = ("--split", "test", "--dry-run", "--format", "json")
+
+
+@pytest.fixture(autouse=True)
+def few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network_figures, "NUM_ROUNDS", 3)
 
 
 def call(run: Any, table: Any, small: Any, *more: Any) -> Any:
