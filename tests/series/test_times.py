@@ -97,7 +97,7 @@ def test_days_and_times_of_day_may_mix() -> None:
         (["today"], 2, "'today' is not a time stamp"),
         (["2020-01-01+02:00"], 2, "is not a time stamp"),
         (["\u0662\u0660\u0662\u0660-01-01"], 2, "is not a time stamp"),
-        (["2020-01-01", "2020-01-02 00:00Z"], 3, "offset +0000 here, no offset in line 2; convert all"),
+        (["2020-01-01", "2020-01-02 00:00Z"], 3, "offset +0000 here, no offset in line 2; give all of them"),
         (["2020-01-01 00:00+01:00", "2020-01-02 00:00+0200"], 3, "offset +0200 here, offset +0100 in line 2"),
     ],
 )  # fmt: skip
@@ -168,7 +168,7 @@ def test_stamps_in_a_given_format_come_back(start: datetime, date_format: str) -
         (["2020"], "%Y %", None, "is no format of strptime"),
         (["2020"], "ISO8601", None, "'ISO8601' holds no year; an example is"),
         (["2020 CET"], "%Y %Z", None, "has %Z, and names of zones are ambiguous"),
-        (["2020 +0100", "2021 +0200"], "%Y %z", 3, "2:00:00 here, offset 1:00:00 in line 2; convert all"),
+        (["2020 +0100", "2021 +0200"], "%Y %z", 3, "2:00:00 here, offset 1:00:00 in line 2; add --tz UTC"),
         (["1577836800", "x"], "epoch_s", 3, "'x' is not a whole number, as --date-format epoch_s needs"),
         (["1577836800000"], "epoch_s", 2, "'1577836800000' is outside the years 1 to 9999; another unit?"),
         (["1" * 90], "epoch_ms", 2, "is outside the years 1 to 9999"),
