@@ -35,6 +35,7 @@ from stanhop import __version__
 from stanhop.config import MOST_LEVELS, RunConfig, Section
 from stanhop.errors import Code, ModelError, OutputError, masked, quoted
 from stanhop.forecasting.intervals import Intervals
+from stanhop.forecasting.strangers import warn_of_strangers
 from stanhop.model.int8 import Activations, Quantization, Runtime, with_int8_linears
 from stanhop.model.network import build_network
 from stanhop.model.onnx import OnnxNetwork
@@ -225,6 +226,7 @@ def load_bundle(path: Path | str) -> Bundle:
     manifest_bytes = _read(directory / MANIFEST, largest=LARGEST_MANIFEST)
     manifest = _parse_manifest(manifest_bytes, file=directory / MANIFEST)
     contents = {name: _read_listed(directory / name, entry) for name, entry in manifest.files.items()}
+    warn_of_strangers(directory, (MANIFEST, *contents))
     return _assemble(manifest, contents, directory=directory)
 
 
