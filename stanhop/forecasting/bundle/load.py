@@ -28,6 +28,7 @@ from stanhop.forecasting.bundle.files import (
 from stanhop.forecasting.bundle.manifest import LARGEST_MANIFEST, FileEntry, Manifest, format_version, parse_manifest
 from stanhop.forecasting.bundle.network import read_network
 from stanhop.forecasting.intervals import Intervals
+from stanhop.forecasting.strangers import warn_of_strangers
 from stanhop.model.int8 import Quantization
 from stanhop.series.frame import Layout
 from stanhop.series.scaling import Scaler
@@ -48,6 +49,7 @@ def load_bundle(path: Path | str) -> Bundle:
     content = _read(directory / MANIFEST, largest=LARGEST_MANIFEST)
     manifest = parse_manifest(content, file=directory / MANIFEST)
     contents = {name: _read_listed(directory / name, entry) for name, entry in manifest.files.items()}
+    warn_of_strangers(directory, (MANIFEST, *contents))
     return assemble(manifest, contents, directory=directory)
 
 
