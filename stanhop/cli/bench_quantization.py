@@ -19,7 +19,6 @@ from stanhop.errors import Code, UsageError, quoted
 app = typer.Typer()
 TABLE = "quantization"
 NONE = "none"
-STEP_TIMES = "step_times.json"
 METHODS = (
     "softmax,outeffhop,clipped_softmax,clipped_outeffhop,gated_softmax,gated_outeffhop,gsh,sparse_outeffhop,sparsemax"
 )
@@ -64,14 +63,11 @@ def quantization(
     import torch
 
     from stanhop.benchmarks.machine import machine
-    from stanhop.benchmarks.quantization import Cell, method_settings, run_cells
+    from stanhop.benchmarks.quantization import Cell, method_settings, run_cells, step_times
     from stanhop.benchmarks.quantization_table import checkpoints, summary, to_markdown
-    from stanhop.benchmarks.step_times import step_timings
     from stanhop.quantization.outliers import COUNTED
     from stanhop.quantization.simulate import Protocol
-    from stanhop.series.load import load_series
     from stanhop.storage import write_text
-    from stanhop.training.outcome import MODEL
 
     if counted not in COUNTED:
         raise UsageError(Code.USAGE, f"--outputs: {quoted(counted)} is none of {', '.join(COUNTED)}")
@@ -90,8 +86,7 @@ def quantization(
         output.notes([line])
 
     measured = run_cells(cells, folder=folder, progress=shows_progress, report=report)
-    models = {cell.name: folder / cell.name / MODEL for cell in cells}
-    steps = step_timings(models, load_series(cells[0].config.data), file=folder / STEP_TIMES, report=report)
+    steps = step_times(cells, folder=folder, report=report)
     rows = summary(measured, steps)
     command_line = (
         f"stanhop bench quantization --data {data} --methods {methods} --seeds {seeds} --schemes {schemes} "

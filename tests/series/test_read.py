@@ -264,8 +264,8 @@ def test_whole_numbers_of_parquet_that_float64_would_round_stay_exact(
     assert rounded.series[0].values.ravel().tolist() == [float(2**53)] * 3
     error = refusal(parquet(ds=DAYS, y=large), name="a.parquet", strict=True, missing="ffill")
     assert "row 1: '9007199254740993' would be rounded to 9007199254740992" in error.message
-    below = refusal(parquet(ds=DAYS, y=[0, -1, 2]), name="a.parquet", nonnegative=True)
-    assert "row 2: '-1.0' is below 0" in below.message
+    negative = refusal(parquet(ds=DAYS, y=[0, -1, 2]), name="a.parquet", nonnegative=True)
+    assert "row 2: '-1.0' is below 0" in negative.message
 
 
 def test_damaged_parquet_is_refused(refusal: Callable[..., UserError]) -> None:
