@@ -110,26 +110,6 @@ def test_a_set_that_cannot_be_fetched_is_the_catalogues_error(monkeypatch: pytes
         load_series(DataConfig(source="ETTh1"))
 
 
-@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-@pytest.mark.parametrize("header", ["date,load,wind", "load,wind,date"])
-def test_a_file_cut_in_its_last_two_rows_is_refused_or_read_up_to_there_and_the_cut_is_noted(
-    header: str, end: str, read: Callable[..., SeriesSet]
-) -> None:
-    rows = [{"date": f"2021-03-01 {hour:02}:00", "load": f"{hour}.25", "wind": f"-{hour}e1"} for hour in range(6)]
-    lines = [header, *(",".join(row[name] for name in header.split(",")) for row in rows)]
-    content = "".join(line + end for line in lines)
-    whole = read(content).series[0].values[:, [0, 1]]
-    for length in range(len("".join(line + end for line in lines[:-2])), len(content)):
-        try:
-            found = read(content[:length])
-        except DataError:
-            continue
-        values = found.series[0].values
-        is_last_cut = content[length - 1] not in "\r\n"
-        assert np.array_equal(values[: len(values) - is_last_cut], whole[: len(values) - is_last_cut])
-        assert is_last_cut == any("was the file cut short?" in note for note in found.notes)
-
-
 def test_every_suffix_of_parquet_is_a_path() -> None:
     assert all(is_path(f"a{suffix}") for suffix in load.FILE_SUFFIXES)
 
