@@ -168,6 +168,22 @@ def test_scores_of_any_level_stay_exact(level, no_op, assert_close) -> None:
     assert_close(results[0][1], results[1][1], "patterns_grad")
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_rows_far_and_near_the_no_op_memory_stay_exact_side_by_side(dtype, assert_close) -> None:
+    levels = torch.tensor([-2000.0, -1.0, 0.5, 60.0, 2000.0])
+    query = levels[:, None].expand(2, HEADS, QUERIES, 1)
+    memory = 1 + patterns(2, HEADS, 37, 1, dtype=torch.float32) / 2**12
+    results = []
+    for precision, method in ((dtype, "auto"), (torch.float64, "definition")):
+        leaves = [each.to(precision).requires_grad_() for each in (query, memory)]
+        retrieved = retrieve(*leaves, leaves[1], alpha=1.0, no_op=True, beta=1.0, method=method)
+        results.append((retrieved, *torch.autograd.grad(retrieved[..., 1:4, :].sum(), leaves)))
+    for left, right in zip(results[0][0].unbind(-2), results[1][0].unbind(-2), strict=True):
+        assert_close(left, right, "retrieved")
+    for left, right in zip(results[0][1:], results[1][1:], strict=True):
+        assert_close(left, right, "patterns_grad")
+
+
 def test_gradients_at_the_largest_total_are_finite_and_exact_in_single_precision() -> None:
     level = torch.tensor(fast_softmax.LARGEST_TOTAL).log() - 0.01
     scores = torch.stack([level.expand(20), level - torch.arange(20.0)]).requires_grad_()
