@@ -14,7 +14,7 @@ from stanhop.cli.layers import run_layers
 from stanhop.cli.options import TRAIN_FLAGS, Assignments, Files, Flags, NoProgress, command
 from stanhop.cli.output import Output
 from stanhop.config import Layer, RunConfig, resolve
-from stanhop.errors import Code, UsageError, quoted
+from stanhop.errors import Code, ConfigError, UsageError, quoted
 
 app = typer.Typer()
 TABLE = "quantization"
@@ -69,8 +69,9 @@ def quantization(
     from stanhop.quantization.simulate import Protocol
     from stanhop.storage import write_text
 
-    if counted not in COUNTED:
-        raise UsageError(Code.USAGE, f"--outputs: {quoted(counted)} is none of {', '.join(COUNTED)}")
+    selections = [each for each in COUNTED if each != "decoder"]  # which our network has not
+    if counted not in selections:
+        raise UsageError(Code.USAGE, f"--outputs: {quoted(counted)} is none of {', '.join(selections)}")
     widths = tuple(_words(schemes, option="--schemes"))
     for width in widths:
         Protocol.of(width)
@@ -80,6 +81,9 @@ def quantization(
         Cell(method, _config(data, settings[method], seed, files or [], assignments or [], flags), widths, real)
         for seed, method in product(_numbers(seeds, option="--seeds"), settings)
     ]
+    for network in {cell.config.model.network for cell in cells} - {"stanhop"}:
+        problem = f"model.network is {network}, which cannot be simulated"
+        raise ConfigError(Code.CONFIG, problem, fix="leave the key out")
     shows_progress = output.is_human and not no_progress
 
     def report(line: str) -> None:

@@ -3,12 +3,15 @@
 Exponentials need no shift by the largest score of their row as long as their sums are far from overflow and underflow,
 and the sums themselves tell whether they are:
 
-    weights = exp(scores) / total      total = 1 + sum(exp(scores))      (without no-op: no 1)
+    weights = exp(scores) * share      share = 1 / (1 + sum(exp(scores)))      (without no-op: no 1)
 
-Where a total is out of range the weights are computed again, from shifted scores. torch's own backward pass of softmax
+Where a share is out of range the weights are computed again, from shifted scores. torch's own backward pass of softmax
 serves Softmax_1 too, because the no-op memory, whose value is 0, has no part in the sum:
 
     dscores = weights * (dweights - sum(weights * dweights))
+
+Heads lie beside one another in what projections make. Large ones are multiplied where they lie, one after another, so
+that what is made of a head is used while it is in a cache, and no head is copied.
 
 Source: Softmax_1, Hu et al. 2024, arXiv:2404.03828. Exponentials that are shifted only if need be are ours.
 """
@@ -16,6 +19,7 @@ Source: Softmax_1, Hu et al. 2024, arXiv:2404.03828. Exponentials that are shift
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -32,9 +36,15 @@ SHORTEST_VENDOR_ROW = 16
 """Weights a row from which torch's backward pass of softmax is taken: where rows are shorter than a vector of the
 processor it computes one weight at a time."""
 
-
 SHORTEST_SUM = 64
 """Weights a row from which torch sums them itself; shorter rows are multiplied by a column of ones."""
+
+SMALLEST_HEAD = 768
+"""Numbers of one head in one batch entry from which heads are multiplied where they lie; products of smaller ones are
+faster on a copy that puts them side by side: see `stanhop bench kernels --shapes lengths`."""
+
+FEWEST_WEIGHTS = 2**14
+"""Weights of a head over the batch from which going head by head is worth its calls."""
 
 
 def suits(query: Tensor, memory: Tensor, values: Tensor, *, alpha: float | Tensor) -> bool:
@@ -66,39 +76,94 @@ def read_out(query: Tensor, memory: Tensor, values: Tensor, *, no_op: bool, beta
     Returns:
         ``(..., heads, queries, values_dim)``.
     """
-    pairs = tuple(query.shape[:-2])  # a head of a batch entry each
-    if not pairs == memory.shape[:-2] == values.shape[:-2]:
+    heads = tuple(query.shape[:-2])
+    if not heads == memory.shape[:-2] == values.shape[:-2]:
         # NumPy's, since torch's own loads a computer algebra system at its first call.
-        pairs = np.broadcast_shapes(pairs, memory.shape[:-2], values.shape[:-2])
-        query, memory, values = (each.expand(*pairs, *each.shape[-2:]) for each in (query, memory, values))
-    query, memory, values = (each.reshape(-1, *each.shape[-2:]) for each in (query, memory, values))
-    retrieved: Tensor = _ReadOut.apply(query, memory, values, no_op, beta)  # type: ignore[no-untyped-call]  # torch's
-    return retrieved.view(*pairs, *retrieved.shape[-2:])
+        heads = np.broadcast_shapes(heads, memory.shape[:-2], values.shape[:-2])
+        query, memory, values = (each.expand(*heads, *each.shape[-2:]) for each in (query, memory, values))
+    if len(heads) != 2:  # as (batch, heads, length, features)
+        query, memory, values = (each.reshape(-1, *each.shape[-3:]) for each in (query, memory, values))
+    is_learning = torch.is_grad_enabled() and any(each.requires_grad for each in (query, memory, values))
+    retrieved: Tensor = _ReadOut.apply(query, memory, values, no_op, beta, is_learning)  # type: ignore[no-untyped-call]  # torch's
+    return retrieved if len(heads) == 2 else retrieved.view(*heads, *retrieved.shape[-2:])
 
 
 class _ReadOut(Function):
-    """Retrieval over (pairs, length, features)."""
+    """Retrieval over (batch, heads, length, features)."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, memory: Tensor, values: Tensor, no_op: bool, beta: float) -> Tensor:
-        weights = query.new_empty(len(query), query.shape[1], memory.shape[1])
-        scores = _product(query, memory.transpose(1, 2), scale=beta, out=weights)
-        if not _is_unshifted_softmax(scores, no_op=no_op, out=weights):
-            scores = _product(query, memory.transpose(1, 2), scale=beta, out=weights)
-            _shifted_softmax(scores, no_op=no_op, out=weights)
-        ctx.save_for_backward(query, memory, values, weights)
-        ctx.beta = beta
-        return torch.bmm(weights, values)
+    def forward(
+        ctx: Any, query: Tensor, memory: Tensor, values: Tensor, no_op: bool, beta: float, is_learning: bool
+    ) -> Tensor:
+        by_head = _pays_by_head(query, values)
+        retrieved = _empty(query, (*query.shape[:3], values.shape[3]), by_head=by_head)
+        query, memory, values, out = (_parts(each, by_head=by_head) for each in (query, memory, values, retrieved))
+        shares = query.new_empty(*query.shape[:3], 1)
+        weights = _weights(query, memory, is_kept=is_learning)
+        divides_weights = is_learning or memory.shape[2] < values.shape[3]  # else what is read out, which is smaller
+        for exponentiate in (_exponentiate, _exponentiate_shifted):
+            for q, m, v, w, share, o in _zipped(query, memory.transpose(2, 3), values, weights, shares, out):
+                exponentiate(_product(q, m, scale=beta, out=w), no_op=no_op, out=w, share=share)
+                if divides_weights:
+                    torch.bmm(w.mul_(share), v, out=o)
+                else:
+                    torch.bmm(w, v, out=o).mul_(share)
+            if _are_near_1(shares):
+                break
+        if is_learning:
+            ctx.save_for_backward(query, memory, values, weights)
+        ctx.by_head, ctx.beta = by_head, beta
+        return retrieved
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, retrieved_grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+    def backward(ctx: Any, retrieved_grad: Tensor) -> tuple[Tensor | None, ...]:
         query, memory, values, weights = ctx.saved_tensors
-        values_grad = torch.bmm(weights.transpose(1, 2), retrieved_grad)
-        scores_grad = _scores_grad_(torch.bmm(retrieved_grad, values.transpose(1, 2)), weights)
-        query_grad = _product(scores_grad, memory, scale=ctx.beta, out=torch.empty_like(query))
-        memory_grad = _product(scores_grad.transpose(1, 2), query, scale=ctx.beta, out=torch.empty_like(memory))
-        return query_grad, memory_grad, values_grad, None, None
+        batch_and_heads = retrieved_grad.shape[:2]
+        gradients = [
+            _empty(each, (*batch_and_heads, *each.shape[2:]), by_head=ctx.by_head) for each in (query, memory, values)
+        ]
+        grads = (_parts(each, by_head=ctx.by_head) for each in (retrieved_grad, *gradients))
+        scratch = weights.new_empty(weights.shape[1:])
+        for q, m, v, w, grad, query_grad, memory_grad, values_grad in _zipped(query, memory, values, weights, *grads):
+            scores_grad = _scores_grad_(torch.bmm(grad, v.transpose(1, 2), out=scratch), w)
+            torch.bmm(w.transpose(1, 2), grad, out=values_grad)
+            _product(scores_grad, m, scale=ctx.beta, out=query_grad)
+            _product(scores_grad.transpose(1, 2), q, scale=ctx.beta, out=memory_grad)
+        return *gradients, None, None, None
+
+
+def _pays_by_head(query: Tensor, values: Tensor) -> bool:
+    """Whether the heads of these (batch, heads, length, features) are large enough to be taken one by one."""
+    (batch, _, num_queries, head_dim), (num_memories, values_dim) = query.shape, values.shape[2:]
+    size = min(num_queries, num_memories) * min(head_dim, values_dim)
+    return size >= SMALLEST_HEAD and batch * num_queries * num_memories >= FEWEST_WEIGHTS
+
+
+def _weights(query: Tensor, memory: Tensor, *, is_kept: bool) -> Tensor:
+    """Memory for weights, (parts, pairs, queries, memories): the same for all parts where none is kept."""
+    parts, pairs, num_queries, _ = query.shape
+    weights = query.new_empty(parts if is_kept else 1, pairs, num_queries, memory.shape[2])
+    return weights.expand(parts, -1, -1, -1)
+
+
+def _parts(patterns: Tensor, *, by_head: bool) -> Tensor:
+    """``(batch, heads, length, features)`` as ``(parts, pairs, length, features)``.
+
+    A part is a head, where it lies, or all of them, copied if need be to lie side by side.
+    """
+    if not by_head:
+        return patterns.reshape(1, -1, *patterns.shape[2:])
+    heads = patterns.transpose(0, 1)
+    return heads if heads.stride(-1) == 1 else heads.contiguous()  # one number for all, as the gradient of a sum has
+
+
+def _empty(like: Tensor, shape: tuple[int, ...], *, by_head: bool) -> Tensor:
+    """Memory for ``shape``, (batch, heads, length, features), each part of which is contiguous."""
+    batch, heads, length, features = shape
+    entry = length * features
+    strides = (entry, batch * entry) if by_head else (heads * entry, entry)
+    return like.new_empty_strided(shape, (*strides, features, 1))
 
 
 class _Softmax(Function):
@@ -106,10 +171,14 @@ class _Softmax(Function):
 
     @staticmethod
     def forward(ctx: Any, scores: Tensor, no_op: bool) -> Tensor:
-        weights = torch.empty_like(scores)
-        # While torch compiles, nothing can look at totals.
-        if torch.compiler.is_compiling() or not _is_unshifted_softmax(scores, no_op=no_op, out=weights):
-            weights = _shifted_softmax(scores, no_op=no_op, out=weights)
+        weights, share = scores.new_empty(scores.shape), scores.new_empty(*scores.shape[:-1], 1)
+        is_near = False
+        if not torch.compiler.is_compiling():  # while torch compiles, nothing can look at shares
+            _exponentiate(scores, no_op=no_op, out=weights, share=share)
+            is_near = _are_near_1(share)
+        if not is_near:
+            _exponentiate_shifted(scores, no_op=no_op, out=weights, share=share)
+        weights.mul_(share)
         ctx.save_for_backward(weights)
         return weights
 
@@ -120,34 +189,39 @@ class _Softmax(Function):
         return _scores_grad_(weights_grad.clone(), weights), None
 
 
-def _is_unshifted_softmax(scores: Tensor, *, no_op: bool, out: Tensor) -> bool:
-    """Write the weights to ``out``, which may be ``scores``; False, and ``out`` is of no use, if a total is too far."""
-    weights = torch.exp(scores, out=out)
-    is_short = weights.shape[-1] < SHORTEST_SUM  # torch sums short rows slowly
-    total = weights @ weights.new_ones(weights.shape[-1], 1) if is_short else weights.sum(dim=-1, keepdim=True)
-    if total.numel() == 0:
-        return True
-    if no_op:
-        is_near = total.add_(1.0).amax() <= LARGEST_TOTAL  # a NaN is not
+def _exponentiate(scores: Tensor, *, no_op: bool, out: Tensor, share: Tensor) -> None:
+    """Write exponentials to ``out``, which may be ``scores``, and to ``share`` what each row is to be multiplied by."""
+    torch.exp(scores, out=out)
+    if out.shape[-1] < SHORTEST_SUM:  # torch sums short rows slowly
+        torch.mm(out.view(-1, out.shape[-1]), out.new_ones(out.shape[-1], 1), out=share.view(-1, 1))
     else:
-        lowest, highest = total.aminmax()
-        is_near = (lowest >= 1 / LARGEST_TOTAL) & (highest <= LARGEST_TOTAL)
-    if not is_near:
-        return False
-    weights.mul_(total.reciprocal_())
-    return True
+        torch.sum(out, dim=-1, keepdim=True, out=share)
+    if no_op:
+        share.add_(1.0)
+    share.reciprocal_()
 
 
-def _shifted_softmax(scores: Tensor, *, no_op: bool, out: Tensor) -> Tensor:
-    """Write the weights to ``out``, which may be ``scores``."""
+def _exponentiate_shifted(scores: Tensor, *, no_op: bool, out: Tensor, share: Tensor) -> None:
+    """``_exponentiate``, exact for scores of any level."""
     pivot = scores.amax(dim=-1, keepdim=True)
     # The no-op memory scores 0 and takes part in the maximum, or exp(-pivot) would overflow below -88. Without it,
     # a row that is all masked has the maximum -inf, and -inf less -inf is NaN.
     pivot = pivot.clamp(min=0.0) if no_op else pivot.masked_fill(pivot == -math.inf, 0.0)
-    weights = torch.sub(scores, pivot, out=out).exp_()
-    total = weights.sum(dim=-1, keepdim=True)
-    total = total + (-pivot).exp() if no_op else total.masked_fill(total == 0, 1.0)
-    return weights.div_(total)
+    torch.sub(scores, pivot, out=out).exp_()
+    torch.sum(out, dim=-1, keepdim=True, out=share)
+    if no_op:
+        share.add_((-pivot).exp())
+    else:
+        share.masked_fill_(share == 0, 1.0)
+    share.reciprocal_()
+
+
+def _are_near_1(shares: Tensor) -> bool:
+    """Whether all totals can be trusted; one that is NaN can not."""
+    if shares.numel() == 0:
+        return True
+    lowest, highest = shares.aminmax()
+    return bool((lowest >= 1 / LARGEST_TOTAL) & (highest <= LARGEST_TOTAL))
 
 
 def _scores_grad_(weights_grad: Tensor, weights: Tensor) -> Tensor:
@@ -163,3 +237,8 @@ def _scores_grad_(weights_grad: Tensor, weights: Tensor) -> Tensor:
 def _product(left: Tensor, right: Tensor, *, scale: float, out: Tensor) -> Tensor:
     """``scale * left @ right``, written to ``out``."""
     return torch.baddbmm(out, left, right, beta=0, alpha=scale, out=out)
+
+
+def _zipped(*every_part: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The tensors of one part after another."""
+    return zip(*(each.unbind() for each in every_part), strict=True)
