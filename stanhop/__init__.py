@@ -11,7 +11,7 @@ import importlib
 __version__ = "0.1.0"
 
 PUBLIC = {
-    "RunConfig": "stanhop.config",
+    "RunConfig": "stanhop.config.sections",
     "UserError": "stanhop.errors",
     "load_series": "stanhop.series.load",
     "retrieve": "stanhop.hopfield.retrieval",
@@ -20,7 +20,7 @@ PUBLIC = {
     "HopfieldPooling": "stanhop.hopfield.layers",
     "STanHopNet": "stanhop.model.network",
     "from_published": "stanhop.model.published",
-    "load_bundle": "stanhop.forecasting.bundle",
+    "load_bundle": "stanhop.forecasting.bundle.load",
     "Forecaster": "stanhop.forecasting.forecaster",
     "forecast_files": "stanhop.forecasting.batch",
     "evaluate": "stanhop.forecasting.evaluation",

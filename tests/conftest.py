@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from pathlib import Path
@@ -42,12 +43,19 @@ def tracking_folder(tmp_path: Path, migrated_database: Path, monkeypatch: pytest
     return tmp_path
 
 
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what was imported and collected: it stays, and is a million objects."""
+    gc.collect()
+    gc.freeze()
+
+
 FIGURES = "figures"
 """Where a worker of pytest-xdist keeps its figures for the process that started it."""
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Hand over what a worker measured."""
+    """Undo that, for libraries count what is left of them at the end; and hand over what a worker measured."""
+    gc.unfreeze()
     handed_over = getattr(session.config, "workeroutput", None)
     if handed_over is not None:
         handed_over[FIGURES] = figures.MEASURED

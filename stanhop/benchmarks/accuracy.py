@@ -79,108 +79,121 @@ def run_grid(
     """
     make_directory(folder)
     with locked(folder / LOCK), parent_run(folder, tracking, tags={"stanhop.benchmark": "accuracy"}) as (store, parent):
+        grid = _Grid(folder, stride, store, parent, progress, report)
         data_sets = {cell.config.data.source: load_series(cell.config.data) for cell in cells}
-        measured = []
-        for cell in cells:
-            series_set = data_sets[cell.config.data.source]
-            result = _trained(cell, series_set, folder=folder, parent=parent, progress=progress, report=report)
-            outliers = _outliers(cell, result, series_set, folder=folder, store=store, report=report)
-            measured.append(_measurement(cell, result, outliers))
-        measured = _timed(cells, measured, data_sets, folder=folder, report=report)
-        for baseline in baselines:
-            for cell, seed in _cells_of(baseline, cells):
-                series_set = data_sets[cell.config.data.source]
-                measured.append(
-                    _baseline(
-                        baseline,
-                        cell,
-                        series_set,
-                        seed=seed,
-                        folder=folder,
-                        stride=stride,
-                        store=store,
-                        parent=parent,
-                        report=report,
-                    )
-                )
-    return measured
+        networks = [grid.train(cell, data_sets[cell.config.data.source]) for cell in cells]
+        networks = grid.with_step_times(cells, networks, data_sets)
+        others = [
+            grid.measure(baseline, cell, seed, data_sets[cell.config.data.source])
+            for baseline in baselines
+            for cell, seed in _cells_of(baseline, cells)
+        ]
+    return [*networks, *others]
 
 
-def _trained(
-    cell: Cell, series_set: SeriesSet, *, folder: Path, parent: TrackedRun, progress: bool, report: Report
-) -> FitResult:
-    run_path = folder / cell.name
-    if not (run_path / METRICS).exists():
-        report(f"{cell.name}: {'going on' if has_begun(run_path) else 'training'}")
-    return fit_once(
-        cell.config,
-        run_path=run_path,
-        progress=progress,
-        series_set=series_set,
-        parent_run_id=parent.run_id,
-        preset=cell.preset,
-    )
+@dataclass(frozen=True)
+class _Grid:
+    """A grid at work in its folder, which it has locked."""
 
+    folder: Path
+    stride: int
+    store: Store | None
+    parent: TrackedRun
+    progress: bool
+    report: Report
 
-def _outliers(
-    cell: Cell, result: FitResult, series_set: SeriesSet, *, folder: Path, store: Store | None, report: Report
-) -> Outliers:
-    """Those of the trained network; measured once, and recorded in its run."""
-    path = folder / OUTLIER_FOLDER / f"{cell.name}.json"
-    bundle = load_bundle(result.model_path)
-    known = kept(path, Outliers)
-    if known is not None and known.model_sha256 == bundle_digest(bundle):
-        return known
-    report(f"{cell.name}: outliers")
-    outliers = outliers_of(bundle, series_set)
-    if result.run_id is not None:
-        with closing(start_run(store, name=cell.name, tags={}, run_id=result.run_id)) as run:
-            run.log_metrics(outliers.figures)
-    keep(path, outliers)
-    return outliers
+    def train(self, cell: Cell, series_set: SeriesSet) -> Measurement:
+        """Train ``cell`` and measure the outliers of its network."""
+        config, run_path = cell.config, self.folder / cell.name
+        if not (run_path / METRICS).exists():
+            self.report(f"{cell.name}: {'going on' if has_begun(run_path) else 'training'}")
+        result = fit_once(
+            config,
+            run_path=run_path,
+            progress=self.progress,
+            series_set=series_set,
+            parent_run_id=self.parent.run_id,
+            preset=cell.preset,
+        )
+        return Measurement(
+            data=Path(config.data.source).name,
+            prediction_length=config.model.prediction_length,
+            model=f"STanHop-Net ({cell.model})",
+            seed=config.train.seed,
+            mse=result.metrics["test/mse_scaled"],
+            mae=result.metrics["test/mae_scaled"],
+            num_windows=int(result.metrics["test/num_windows"]),
+            stride=1,
+            seconds=result.metrics["time/train_s"],
+            num_parameters=int(result.metrics["size/num_parameters"]),
+            settings={"validation_loss": result.metrics["val/best_loss"], "loss": config.train.loss},
+            outliers=self._outliers(cell, result, series_set).figures,
+        )
 
+    def _outliers(self, cell: Cell, result: FitResult, series_set: SeriesSet) -> Outliers:
+        """Those of the trained network; measured once, and recorded in its run."""
+        path = self.folder / OUTLIER_FOLDER / f"{cell.name}.json"
+        bundle = load_bundle(result.model_path)
+        known = kept(path, Outliers)
+        if known is not None and known.model_sha256 == bundle_digest(bundle):
+            return known
+        self.report(f"{cell.name}: outliers")
+        outliers = outliers_of(bundle, series_set)
+        if result.run_id is not None:
+            with closing(start_run(self.store, name=cell.name, tags={}, run_id=result.run_id)) as run:
+                run.log_metrics(outliers.figures)
+        keep(path, outliers)
+        return outliers
 
-def _measurement(cell: Cell, result: FitResult, outliers: Outliers) -> Measurement:
-    config = cell.config
-    return Measurement(
-        data=Path(config.data.source).name,
-        prediction_length=config.model.prediction_length,
-        model=f"STanHop-Net ({cell.model})",
-        seed=config.train.seed,
-        mse=result.metrics["test/mse_scaled"],
-        mae=result.metrics["test/mae_scaled"],
-        num_windows=int(result.metrics["test/num_windows"]),
-        stride=1,
-        seconds=result.metrics["time/train_s"],
-        num_parameters=int(result.metrics["size/num_parameters"]),
-        settings={"validation_loss": result.metrics["val/best_loss"], "loss": config.train.loss},
-        outliers=outliers.figures,
-    )
+    def with_step_times(
+        self, cells: Sequence[Cell], measured: Sequence[Measurement], data_sets: Mapping[str, SeriesSet]
+    ) -> list[Measurement]:
+        """``measured`` with the time of a training step; the networks of a data set and horizon are timed in turns."""
+        step_ms: dict[tuple[str, str], float] = {}
+        for task in dict.fromkeys(cell.task for cell in cells):
+            configs = {cell.model: cell.config for cell in reversed(cells) if cell.task == task}  # with the first seed
+            path = self.folder / STEP_FOLDER / f"{task}.json"
+            times = kept(path, StepTimes)
+            if times is None or not times.are_of(configs):
+                self.report(f"{task}: time of a step")
+                times = time_steps(configs, data_sets[next(iter(configs.values())).data.source])
+                keep(path, times)
+            step_ms |= {(task, model): 1e3 * seconds.median for model, seconds in times.seconds.items()}
+        return [
+            one.model_copy(update={"step_ms": step_ms[cell.task, cell.model]})
+            for cell, one in zip(cells, measured, strict=True)
+        ]
 
-
-def _timed(
-    cells: Sequence[Cell],
-    measured: Sequence[Measurement],
-    data_sets: Mapping[str, SeriesSet],
-    *,
-    folder: Path,
-    report: Report,
-) -> list[Measurement]:
-    """``measured`` with the time of a training step; the networks of a data set and horizon are timed in turns."""
-    step_ms: dict[tuple[str, str], float] = {}
-    for task in dict.fromkeys(cell.task for cell in cells):
-        configs = {cell.model: cell.config for cell in reversed(cells) if cell.task == task}  # with the first seed
-        path = folder / STEP_FOLDER / f"{task}.json"
-        times = kept(path, StepTimes)
-        if times is None or not times.are_of(configs):
-            report(f"{task}: time of a step")
-            times = time_steps(configs, data_sets[next(iter(configs.values())).data.source])
-            keep(path, times)
-        step_ms |= {(task, model): 1e3 * seconds.median for model, seconds in times.seconds.items()}
-    return [
-        one.model_copy(update={"step_ms": step_ms[cell.task, cell.model]})
-        for cell, one in zip(cells, measured, strict=True)
-    ]
+    def measure(self, baseline: Baseline, cell: Cell, seed: int | None, series_set: SeriesSet) -> Measurement:
+        """Measure ``baseline`` on the data set and horizon of ``cell``."""
+        config = cell.config
+        (series, *others) = series_set.series
+        if others:
+            problem = f"{quoted(config.data.source)} holds {len(series_set.series)} series; the baselines take one"
+            raise DataError(Code.DATASET, problem, fix="leave them out with --baselines none")
+        name = "-".join([cell.task, baseline.name, *([] if seed is None else [str(seed)])])
+        path = self.folder / BASELINE_FOLDER / f"{name}.json"
+        settings = baseline_settings(
+            baseline, series, config.data, fingerprint=series_set.fingerprint, stride=self.stride
+        )
+        known = kept(path, Measurement)
+        if known is not None and known.settings == settings:
+            return known
+        self.report(f"{name}: measuring")
+        tags = {"stanhop.dataset": Path(config.data.source).name, "stanhop.baseline": baseline.name}
+        with closing(start_run(self.store, name=name, tags=tags, parent_run_id=self.parent.run_id)) as run:
+            measurement = measure_baseline(
+                baseline,
+                series,
+                config.data,
+                prediction_length=config.model.prediction_length,
+                seed=seed,
+                stride=self.stride,
+                settings=settings,
+            )
+            run.log_metrics({"test/mse_scaled": measurement.mse, "test/mae_scaled": measurement.mae})
+            keep(path, measurement)
+        return measurement
 
 
 def _cells_of(baseline: Baseline, cells: Sequence[Cell]) -> Iterator[tuple[Cell, int | None]]:
@@ -192,39 +205,3 @@ def _cells_of(baseline: Baseline, cells: Sequence[Cell]) -> Iterator[tuple[Cell,
         if key not in seen:
             seen.add(key)
             yield cell, seed
-
-
-def _baseline(
-    baseline: Baseline,
-    cell: Cell,
-    series_set: SeriesSet,
-    *,
-    seed: int | None,
-    folder: Path,
-    stride: int,
-    store: Store | None,
-    parent: TrackedRun,
-    report: Report,
-) -> Measurement:
-    config = cell.config
-    (series, *others) = series_set.series
-    if others:
-        problem = f"{quoted(config.data.source)} holds {len(series_set.series)} series; the baselines take one"
-        raise DataError(Code.DATASET, problem, fix="leave them out with --baselines none")
-    steps = config.model.prediction_length
-    stem = f"{cell.task}-{baseline.name}"
-    name = stem if seed is None else f"{stem}-{seed}"
-    path = folder / BASELINE_FOLDER / f"{name}.json"
-    settings = baseline_settings(baseline, series, config.data, fingerprint=series_set.fingerprint, stride=stride)
-    known = kept(path, Measurement)
-    if known is not None and known.settings == settings:
-        return known
-    report(f"{name}: measuring")
-    tags = {"stanhop.dataset": Path(config.data.source).name, "stanhop.baseline": baseline.name}
-    with closing(start_run(store, name=name, tags=tags, parent_run_id=parent.run_id)) as run:
-        measurement = measure_baseline(
-            baseline, series, config.data, prediction_length=steps, seed=seed, stride=stride, settings=settings
-        )
-        run.log_metrics({"test/mse_scaled": measurement.mse, "test/mae_scaled": measurement.mae})
-        keep(path, measurement)
-    return measurement

@@ -70,8 +70,8 @@ def outliers_of(bundle: Bundle, series_set: SeriesSet) -> Outliers:
 def time_steps(configs: Mapping[str, RunConfig], series_set: SeriesSet) -> StepTimes:
     """Time training steps of ``configs`` in turns, each on a batch of training windows, from its first weights on.
 
-    Forward pass, loss, backward pass, clipping and optimiser are those of a training; only handing over batches is
-    left out. What one training took by itself says less: the machine may have had other work then.
+    Forward pass, loss, backward pass, clipping and optimiser are those of a training; handing over batches and
+    averaging weights are left out. What one training took by itself says less: the machine may have had other work.
 
     Args:
         configs: Configurations by the name of their network.
@@ -90,7 +90,7 @@ def _sampler(config: RunConfig, series_set: SeriesSet) -> timing.Sampler:
     device = choose_device(train.device)
     torch.manual_seed(train.seed)
     module = ForecastingModule(config, series_set.channels).to(device).train()
-    optimizer = torch.optim.AdamW(module.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay)
+    optimizer = torch.optim.AdamW(module.network.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay)
     context, target = next(iter(SeriesDataModule(series_set, config).train_dataloader()))
     batch = (context.to(device), target.to(device))
 

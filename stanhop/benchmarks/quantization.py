@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from stanhop.benchmarks.measurement import keep, kept
+from stanhop.benchmarks.network_figures import StepTime, StepTimes, time_steps
 from stanhop.config import RunConfig
 from stanhop.errors import Code, ConfigError, OutputError, quoted
 from stanhop.forecasting.bundle import Bundle, bundle_digest, load_bundle
@@ -39,6 +41,7 @@ BACKENDS = ("dynamic", "static", "onnx")
 INT8 = "int8-"
 """Prefix of a backend's name where it stands beside simulated schemes."""
 FORMAT = 3
+STEP_TIMES = "step_times.json"
 Report = Callable[[str], None]
 
 
@@ -141,6 +144,24 @@ def run_cells(
     return measured
 
 
+def step_times(cells: Sequence[Cell], *, folder: Path, report: Report = lambda _line: None) -> Mapping[str, StepTime]:
+    """Seconds of a training step of each cell by its name, all in turns; what ``folder`` holds of them stays.
+
+    Args:
+        cells: Trainings on one data set.
+        folder: As in ``run_cells``.
+        report: Told what begins.
+    """
+    configs = {cell.name: cell.config for cell in cells}
+    path = folder / STEP_TIMES
+    times = kept(path, StepTimes)
+    if times is None or not times.are_of(configs):
+        report("timing training steps, all networks in turns")
+        times = time_steps(configs, load_series(cells[0].config.data))
+        keep(path, times)
+    return times.seconds
+
+
 def _trained(cell: Cell, series_set: SeriesSet, path: Path, *, progress: bool, report: Report) -> Bundle:
     if not (path / METRICS).exists():
         report(f"training {cell.name}")
@@ -157,18 +178,18 @@ def _measured(cell: Cell, bundle: Bundle, series_set: SeriesSet, path: Path, *, 
     """The measurement of ``cell``, from its file if that is about this checkpoint and has every way."""
     file = path / "quantization.json"
     key = {"format": FORMAT, "model": bundle_digest(bundle)}
-    kept = _read(file, key)
-    if kept is None:
+    known = _read(file, key)
+    if known is None:
         report(f"measuring {cell.name}")
-        kept = _measured_as_float(cell, bundle, series_set, path)
-    missing = [way for way in cell.ways if way not in kept.quantized]
+        known = _measured_as_float(cell, bundle, series_set, path)
+    missing = [way for way in cell.ways if way not in known.quantized]
     calibration = calibration_contexts(bundle, series_set) if missing else []
     for way in missing:
         report(f"quantising {cell.name}: {way}")
         quantized = _quantized(bundle, way, calibration)
-        kept.quantized[way] = None if quantized is None else _errors(quantized, series_set)
-        write_text(file, json.dumps({**key, "measured": asdict(kept)}, indent=2) + "\n")
-    return dataclasses.replace(kept, quantized={way: kept.quantized[way] for way in cell.ways})
+        known.quantized[way] = None if quantized is None else _errors(quantized, series_set)
+        write_text(file, json.dumps({**key, "measured": asdict(known)}, indent=2) + "\n")
+    return dataclasses.replace(known, quantized={way: known.quantized[way] for way in cell.ways})
 
 
 def _measured_as_float(cell: Cell, bundle: Bundle, series_set: SeriesSet, path: Path) -> Measured:

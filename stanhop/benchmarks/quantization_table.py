@@ -8,20 +8,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from stanhop.benchmarks.network_figures import StepTime
 from stanhop.benchmarks.quantization import Errors, Measured
-from stanhop.benchmarks.timing import Timing
 
 ABSENT = "–"
 Spread = dict[str, float]
 """Mean, and the sample deviation: NaN for one value."""
 
 
-def checkpoints(measured: Sequence[Measured], steps: Mapping[str, Timing]) -> list[dict[str, Any]]:
+def checkpoints(measured: Sequence[Measured], steps: Mapping[str, StepTime]) -> list[dict[str, Any]]:
     """Everything about each checkpoint as plain data; ``steps`` are the seconds of a training step by its name."""
-    return [{**asdict(each), "step_seconds": asdict(steps[each.name])} for each in measured]
+    return [{**asdict(each), "step_seconds": steps[each.name].model_dump()} for each in measured]
 
 
-def summary(measured: Sequence[Measured], steps: Mapping[str, Timing]) -> list[dict[str, Any]]:
+def summary(measured: Sequence[Measured], steps: Mapping[str, StepTime]) -> list[dict[str, Any]]:
     """One row a method: mean and deviation over its seeds, and of the paired losses."""
     rows = []
     for method in dict.fromkeys(each.method for each in measured):
@@ -46,7 +46,7 @@ def summary(measured: Sequence[Measured], steps: Mapping[str, Timing]) -> list[d
 
 
 def to_markdown(rows: Sequence[dict[str, Any]], *, counted: str = "all") -> str:
-    """The table of ``summary``: outliers over ``counted`` outputs, then errors, float and quantised."""
+    """The table of ``summary``: outliers over ``counted`` outputs, time of a step, errors before and after."""
     ways = list(rows[0]["quantized"])
     header = [
         "method",
@@ -55,7 +55,7 @@ def to_markdown(rows: Sequence[dict[str, Any]], *, counted: str = "all") -> str:
         f"maximum inf-norm ({counted})",
         "ms a training step",
         "MSE / MAE, float32",
-        *[f"{way}: MSE / MAE (paired change of MSE)" for way in ways],
+        *[f"{way}: MSE (change)" for way in ways],
     ]
     lines = [header, ["---"] * len(header), *[_cells(row, counted, ways) for row in rows]]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
@@ -89,21 +89,17 @@ def _cells(row: dict[str, Any], counted: str, ways: Sequence[str]) -> list[str]:
         _plus_minus(outliers["average_kurtosis"], 2),
         _plus_minus(outliers["max_inf_norm"], 2),
         _plus_minus(step, 1),
-        _both(row),
-        *[_paired(row["quantized"][way]) for way in ways],
+        f"{_plus_minus(row['mse'], 4)} / {_plus_minus(row['mae'], 4)}",
+        *[_changed(row["quantized"][way]) for way in ways],
     ]
 
 
-def _paired(errors: dict[str, Spread] | None) -> str:
+def _changed(errors: dict[str, Spread] | None) -> str:
     if errors is None:
         return ABSENT
     change = errors["change_percent"]
     deviation = "" if math.isnan(change["deviation"]) else f" ± {change['deviation']:.2f}"
-    return f"{_both(errors)} ({change['mean']:+.2f}{deviation} %)"
-
-
-def _both(errors: Mapping[str, Any]) -> str:
-    return f"{_plus_minus(errors['mse'], 4)} / {_plus_minus(errors['mae'], 4)}"
+    return f"{errors['mse']['mean']:.4f} ({change['mean']:+.2f}{deviation} %)"
 
 
 def _plus_minus(figure: Spread, digits: int) -> str:

@@ -14,12 +14,11 @@ from stanhop.cli.layers import run_layers
 from stanhop.cli.options import TRAIN_FLAGS, Assignments, Files, Flags, NoProgress, command
 from stanhop.cli.output import Output
 from stanhop.config import Layer, RunConfig, resolve
-from stanhop.errors import Code, UsageError, quoted
+from stanhop.errors import Code, ConfigError, UsageError, quoted
 
 app = typer.Typer()
 TABLE = "quantization"
 NONE = "none"
-STEP_TIMES = "step_times.json"
 METHODS = (
     "softmax,outeffhop,clipped_softmax,clipped_outeffhop,gated_softmax,gated_outeffhop,gsh,sparse_outeffhop,sparsemax"
 )
@@ -64,17 +63,15 @@ def quantization(
     import torch
 
     from stanhop.benchmarks.machine import machine
-    from stanhop.benchmarks.quantization import Cell, method_settings, run_cells
+    from stanhop.benchmarks.quantization import Cell, method_settings, run_cells, step_times
     from stanhop.benchmarks.quantization_table import checkpoints, summary, to_markdown
-    from stanhop.benchmarks.step_times import step_timings
     from stanhop.quantization.outliers import COUNTED
     from stanhop.quantization.simulate import Protocol
-    from stanhop.series.load import load_series
     from stanhop.storage import write_text
-    from stanhop.training.outcome import MODEL
 
-    if counted not in COUNTED:
-        raise UsageError(Code.USAGE, f"--outputs: {quoted(counted)} is none of {', '.join(COUNTED)}")
+    selections = [each for each in COUNTED if each != "decoder"]  # which our network has not
+    if counted not in selections:
+        raise UsageError(Code.USAGE, f"--outputs: {quoted(counted)} is none of {', '.join(selections)}")
     widths = tuple(_words(schemes, option="--schemes"))
     for width in widths:
         Protocol.of(width)
@@ -84,14 +81,16 @@ def quantization(
         Cell(method, _config(data, settings[method], seed, files or [], assignments or [], flags), widths, real)
         for seed, method in product(_numbers(seeds, option="--seeds"), settings)
     ]
+    for network in {cell.config.model.network for cell in cells} - {"stanhop"}:
+        problem = f"model.network is {network}, which cannot be simulated"
+        raise ConfigError(Code.CONFIG, problem, fix="leave the key out")
     shows_progress = output.is_human and not no_progress
 
     def report(line: str) -> None:
         output.notes([line])
 
     measured = run_cells(cells, folder=folder, progress=shows_progress, report=report)
-    models = {cell.name: folder / cell.name / MODEL for cell in cells}
-    steps = step_timings(models, load_series(cells[0].config.data), file=folder / STEP_TIMES, report=report)
+    steps = step_times(cells, folder=folder, report=report)
     rows = summary(measured, steps)
     command_line = (
         f"stanhop bench quantization --data {data} --methods {methods} --seeds {seeds} --schemes {schemes} "

@@ -34,10 +34,13 @@ READ_FLAGS: FlagTable = {
     "data.encoding": ("--encoding",),
     "data.header": ("--header/--no-header",),
     "data.date_format": ("--date-format",),
+    "data.time_zone": ("--tz",),
     "data.frequency": ("--freq",),
     "data.missing": ("--missing",),
     "data.duplicates": ("--duplicates",),
     "data.fill_gaps": ("--fill-gaps/--no-fill-gaps",),
+    "data.strict": ("--strict/--no-strict",),
+    "data.nonnegative": ("--nonnegative/--no-nonnegative",),
 }
 TRACKING_FLAGS: FlagTable = {
     "tracking.enabled": ("--tracking/--no-tracking",),

@@ -21,6 +21,7 @@ from stanhop.cli.options import (
     command,
 )
 from stanhop.cli.output import Output, aligned, counting_bar
+from stanhop.errors import Code, UsageError
 
 if TYPE_CHECKING:
     from stanhop.quantization.outliers import Counted, OutlierReport
@@ -92,6 +93,9 @@ def outliers(
     with counting_bar(output, total=total, unit="window", is_shown=not no_progress) as progress:
         contexts = split_contexts(measured, series_set, split, batch_size=batch_size)
         report = measure_outliers(bundle.network, contexts, progress=progress)
+    if counted not in report.selections:
+        problem = f"--outputs: network {config.model.network} has no {counted}"
+        raise UsageError(Code.USAGE, problem, fix=f"choose from {', '.join(report.selections)}")
     store = open_store(config.tracking, folder=Path.cwd()) if config.tracking.enabled else None  # may make files
     title = f"{config.model.separation}, {config.data.source}, {split} windows"
     document = {"model": str(model), "data": config.data.source, "split": split, **report.to_plain()}

@@ -76,6 +76,8 @@ class DataConfig(Section):
     """Whether the first line of a CSV file names the columns."""
     date_format: str | None = None
     """Format of the time stamps, as in `strptime`, or `epoch_s` or `epoch_ms`; ISO 8601 if not given."""
+    time_zone: str | None = Field(default=None, max_length=64)
+    """Zone of the time stamps, such as Europe/Berlin: local times are of it, those with an offset are converted."""
     frequency: str | None = None
     """Step of time as a pandas alias (`h`, `15min`, `D`, `W-SUN`, `MS`); inferred if not given."""
     missing: Literal["error", "ffill", "interpolate", "drop"] = "error"
@@ -84,6 +86,10 @@ class DataConfig(Section):
     """What to do about rows for the same time."""
     fill_gaps: bool = False
     """Whether to add the rows that are missing from the grid of times (`missing` then fills them)."""
+    strict: bool = False
+    """Whether to refuse whole numbers that float64 cannot hold exactly, above 2^53, rather than round them."""
+    nonnegative: bool = False
+    """Whether to refuse values below 0."""
     split: SplitConfig = SplitConfig()
 
     @model_validator(mode="after")

@@ -93,7 +93,7 @@ def future_times(series: Series, *, steps: int) -> pd.DatetimeIndex:
         times = pd.date_range(last, periods=steps + 1, freq=series.times.freq, unit="us")[1:]
     except (ValueError, OverflowError) as error:
         problem = f"the times after {last} of {whose} do not exist: {quoted(error)}"
-        raise DataError(Code.TIME, problem, fix="convert the times to UTC") from None
+        raise DataError(Code.TIME, problem, fix="read the times with --tz UTC") from None
     if times[-1].year > LAST_YEAR:
         problem = f"the forecast of {whose} reaches beyond the year {LAST_YEAR}"
         raise DataError(Code.TIME, problem, fix="check the time stamps")

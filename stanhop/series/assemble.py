@@ -13,7 +13,7 @@ from stanhop.errors import Code, DataError, quoted
 from stanhop.series.frame import Layout, Series, SeriesSet
 from stanhop.series.grid import LEAST_POINTS, Misfit, canonical, describe, infer, lay, parse_frequency
 from stanhop.series.repair import fill_gaps, fill_missing, merge_duplicates
-from stanhop.series.rows import Rows, counted, gather, is_clock_change, shown
+from stanhop.series.rows import CLOCKS_CHANGED, Rows, counted, gather, is_clock_change, shown
 from stanhop.series.table import Table
 
 MOST_SERIES_SHOWN = 3
@@ -106,7 +106,7 @@ def _misfit_error(rows: Rows, index: int, misfit: Misfit, offset: pd.offsets.Bas
         problem = f"missing {shown(misfit.expected)} after {before}{count} (the grid is {describe(offset)})"
         fix = "add --fill-gaps" + (" --missing interpolate" if data.missing == "error" else "")
         if is_clock_change(misfit.expected):
-            fix += "; if the clocks changed, convert the times to UTC"
+            fix += CLOCKS_CHANGED
         return rows.error(Code.FREQUENCY, problem, row=row - 1, fix=fix)
     problem = f"{shown(rows.times[row])} is not on a grid that is {describe(offset)}"
     own = _own_frequency(rows.of(index)) if data.frequency is not None else None

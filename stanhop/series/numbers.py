@@ -16,6 +16,9 @@ BLANKS = " \t"
 """What may stand around a cell."""
 MISSING = frozenset(("", "na", "n/a", "#n/a", "nan", "null", "none"))
 """What stands for a missing value, in any case."""
+LARGEST_EXACT = 2**53
+"""Up to here float64 holds every whole number; the next one becomes this."""
+WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
 LARGEST_VALUE = 1e30
 """Larger magnitudes are refused: soon after, float32 ends, in which networks compute."""
 PLAIN_CHARACTERS = b"0123456789+-eE \t\n"
@@ -31,7 +34,8 @@ def parse_numbers(table: Table, name: str, data: DataConfig) -> np.ndarray:
     """Column ``name`` as float64 ``(rows,)``, NaN where a value is missing.
 
     Raises:
-        DataError: a cell is no number in the notation of ``data``, not finite, or beyond ±1e30.
+        DataError: a cell is no number in the notation of ``data``, not finite, or beyond ±1e30; or, where ``data`` asks
+            for that, a whole number that float64 rounds, or one below 0.
     """
     column = table.column(name)
     if isinstance(column, np.ndarray):
@@ -46,7 +50,23 @@ def parse_numbers(table: Table, name: str, data: DataConfig) -> np.ndarray:
         row = int(too_large[0])
         why = f"is outside ±{LARGEST_VALUE:g}" if np.isfinite(values[row]) else "is not finite"
         raise table.error(Code.VALUE, f"{quoted(column[row])} {why}", row=row, column=name, fix=CORRECT_IT)
+    if data.strict and isinstance(column, Sequence):  # of numbers that came typed, only text can be too large
+        _refuse_rounded(table, name, column, values, data)
+    below = np.flatnonzero(values < 0)
+    if data.nonnegative and len(below):
+        row = int(below[0])
+        fix = "correct it, or leave --nonnegative out"
+        raise table.error(Code.VALUE, f"{quoted(column[row])} is below 0", row=row, column=name, fix=fix)
     return values
+
+
+def _refuse_rounded(table: Table, name: str, cells: Sequence[str], values: np.ndarray, data: DataConfig) -> None:
+    """Refuse the first whole number of ``cells`` that its value in ``values`` does not equal."""
+    for row in np.flatnonzero(np.abs(values) >= LARGEST_EXACT).tolist():
+        digits = cells[row].strip(BLANKS).translate(str.maketrans("", "", _marks(data.thousands)))
+        if WHOLE.fullmatch(digits) and int(digits) != int(values[row]):
+            problem = f"{quoted(cells[row])} would be rounded to {int(values[row])}"
+            raise table.error(Code.VALUE, problem, row=row, column=name, fix="round it, or leave --strict out")
 
 
 def is_number(cell: str) -> bool:

@@ -19,6 +19,7 @@ import pandas as pd
 from stanhop.config import DataConfig
 from stanhop.errors import Code, DataError, MachineError, quoted
 from stanhop.series.decode import BYTE_ORDER_MARK, PARQUET_MAGIC, decode, split_lines
+from stanhop.series.numbers import LARGEST_EXACT
 from stanhop.series.table import Column, Table
 
 PARQUET_SUFFIXES = (".parquet", ".pq")
@@ -228,7 +229,10 @@ def _parquet_table(raw: bytes, path: Path) -> Table:
 
 
 def _typed_column(column: Any, pa: Any) -> Column:  # pyarrow has no types
-    """Numbers as float64, times as an index, all else as text (booleans too: they are no numbers)."""
+    """Numbers as float64, times as an index, all else as text.
+
+    Booleans are text too, since they are no numbers, and whole numbers that float64 would round, which may be ids.
+    """
     if pa.types.is_dictionary(column.type):
         column = pa.chunked_array([chunk.dictionary_decode() for chunk in column.chunks], column.type.value_type)
     kind = column.type
@@ -237,9 +241,18 @@ def _typed_column(column: Any, pa: Any) -> Column:  # pyarrow has no types
         stored = column if pa.types.is_timestamp(kind) else column.cast(pa.timestamp("ms"))
         times = pd.DatetimeIndex(stored.cast(pa.timestamp(stored.type.unit)).to_numpy())
         return times if zone is None else times.tz_localize("UTC").tz_convert(zone)
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind):
+    is_exact = not pa.types.is_integer(kind) or _is_exact_in_float64(column)
+    if is_exact and (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind)):
         return np.array(column.cast(pa.float64(), safe=False).to_numpy(), dtype=np.float64)
     cells = column.to_pylist()
     if pa.types.is_decimal(kind):
         return np.array([np.nan if cell is None else float(cell) for cell in cells], dtype=np.float64)
     return tuple("" if cell is None else str(cell) for cell in cells)
+
+
+def _is_exact_in_float64(column: Any) -> bool:
+    """Whether every whole number of ``column`` is one that float64 can hold."""
+    import pyarrow.compute as pc
+
+    ends = pc.min_max(column).as_py()
+    return all(end is None or abs(end) <= LARGEST_EXACT for end in ends.values())

@@ -11,7 +11,7 @@ import pandas as pd
 
 from stanhop.errors import Code
 from stanhop.series.grid import Misfit
-from stanhop.series.rows import Rows, counted, is_clock_change, shown
+from stanhop.series.rows import CLOCKS_CHANGED, Rows, counted, is_clock_change, shown
 
 MOST_ADDED_SHARE = 1.0
 """Rows that filling gaps may add to each row of a series: with more, a time stamp is wrong rather than rows missing."""
@@ -34,7 +34,7 @@ def merge_duplicates(rows: Rows, policy: Literal["error", "first", "mean"]) -> t
         if rows.layout.id_column is None:
             fix += ", or --id-column if a column tells series apart"
         if is_clock_change(rows.times[row]):
-            fix += "; if the clocks changed, convert the times to UTC"
+            fix += CLOCKS_CHANGED
         raise rows.error(Code.DUPLICATE, problem, row=row, fix=fix)
     kept = np.flatnonzero(~is_again)
     values = rows.values[kept]

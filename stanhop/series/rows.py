@@ -15,6 +15,7 @@ from stanhop.series.frame import Layout
 from stanhop.series.numbers import parse_numbers
 from stanhop.series.table import Column, Table
 from stanhop.series.times import parse_times
+from stanhop.series.zones import in_zone
 
 CLOCK_CHANGE_MONTHS = (3, 4, 9, 10, 11)
 WIDE_ID = ""
@@ -70,10 +71,13 @@ def gather(table: Table, layout: Layout, data: DataConfig) -> tuple[Rows, list[s
     Raises:
         DataError: a cell that cannot be read; an empty id; a missing value where no policy says what to do.
     """
-    times = parse_times(table, layout.time_column, date_format=data.date_format)
+    is_zoned = data.time_zone is not None
+    times = parse_times(table, layout.time_column, date_format=data.date_format, may_differ_in_offset=is_zoned)
     values = np.column_stack([parse_numbers(table, name, data) for name in layout.target_columns])
     _check_missing(values, table, layout, data)
     ids, codes = _ids(table, layout)
+    if data.time_zone is not None:
+        times = in_zone(times, codes, data.time_zone, table, layout.time_column)
     order = np.lexsort((times.asi8, codes))  # stable: rows of one time stay in the order of the file
     codes = codes[order]
     was_unsorted = bool(((np.diff(codes) == 0) & (np.diff(order) < 0)).any())
@@ -85,6 +89,10 @@ def gather(table: Table, layout: Layout, data: DataConfig) -> tuple[Rows, list[s
 def counted(number: int, noun: str) -> str:
     """The number with its noun: ``1 row``, ``1,432 rows``."""
     return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+CLOCKS_CHANGED = "; if the clocks changed, add --tz with the zone of the times, such as --tz Europe/Berlin"
+"""What to add to the way out where ``is_clock_change``."""
 
 
 def is_clock_change(time: pd.Timestamp) -> bool:

@@ -59,7 +59,8 @@ def _advise_on_digits(cell: str) -> tuple[str, str | None]:
         return f"{problem}; looks like {reading}", f"add --date-format {date_format}"
     if re.fullmatch(r"[2-7]\d{4}(\.\d+)?", cell):
         return f"{problem}; looks like a date of Excel's", "format the column as text or date there, and export it anew"
-    return f"{quoted(cell)} is a number, not a time stamp", ISO_EXAMPLE
+    counted = "; do the rows only count? read them as seconds, with --date-format epoch_s" if cell.isdecimal() else ""
+    return f"{quoted(cell)} is a number, not a time stamp", f"{ISO_EXAMPLE}{counted}"
 
 
 def _advise_on_order(cell: str, parts: re.Match[str], cells: Sequence[str]) -> tuple[str, str | None]:

@@ -27,13 +27,16 @@ SAMPLE = datetime(2001, 11, 22, 13, 44, 55, tzinfo=UTC)  # every part has two di
 ADJACENT_PARTS = re.compile(r"%[YmdHIMSyjVWUGf]%[YmdHIMSyjVWUGf]")
 
 
-def parse_times(table: Table, name: str, *, date_format: str | None) -> pd.DatetimeIndex:
+def parse_times(
+    table: Table, name: str, *, date_format: str | None, may_differ_in_offset: bool = False
+) -> pd.DatetimeIndex:
     """Column ``name`` as times ``(rows,)`` in microseconds, with a zone if all stamps carry the same offset.
 
     Args:
         table: Where the column is.
         name: Its name.
         date_format: As in ``strptime``, or ``epoch_s`` or ``epoch_ms``; ISO 8601 if None.
+        may_differ_in_offset: Whether stamps that carry an offset may carry different ones; they come in UTC then.
 
     Raises:
         DataError: a stamp is missing, does not exist, can be read in two ways, is finer than a microsecond, or has
@@ -48,11 +51,12 @@ def parse_times(table: Table, name: str, *, date_format: str | None) -> pd.Datet
         problem = "the time stamp is missing"
         raise table.error(Code.TIME, problem, row=blank, column=name, fix="fill it in or remove the row")
     if date_format is None:
-        times = _iso_times(cells, table, name)
+        times = _iso_times(cells, table, name, may_differ_in_offset=may_differ_in_offset)
     elif date_format in EPOCH_UNITS:
         times = _epoch_times(cells, table, name, date_format)
     else:
-        times = _formatted_times(cells, table, name, date_format)
+        is_utc = may_differ_in_offset and "%z" in date_format
+        times = _formatted_times(cells, table, name, date_format, is_utc=is_utc)
     return _in_microseconds(times, table, name)
 
 
@@ -63,17 +67,19 @@ def _cells(column: Sequence[str] | np.ndarray) -> list[str]:
     return [cell.strip(BLANKS) for cell in column]
 
 
-def _iso_times(cells: list[str], table: Table, name: str) -> pd.DatetimeIndex:
+def _iso_times(cells: list[str], table: Table, name: str, *, may_differ_in_offset: bool) -> pd.DatetimeIndex:
     matches = list(map(ISO.fullmatch, cells))
     if None in matches:
         row = matches.index(None)
         problem, fix = advise(cells[row], cells)
         raise table.error(Code.TIME, problem, row=row, column=name, fix=fix)
     offsets = [match["offset"] for match in matches if match is not None]
-    if len(set(offsets)) > 1:
-        _refuse_mixed_offsets([_canonical_offset(offset) for offset in offsets], table, name)
+    is_utc = may_differ_in_offset and None not in offsets
+    if len(set(offsets)) > 1 and not is_utc:
+        canonical = [_canonical_offset(offset) for offset in offsets]
+        _refuse_mixed_offsets(canonical, table, name, may_differ=may_differ_in_offset)
     try:
-        return pd.to_datetime(cells, format="ISO8601")
+        return pd.to_datetime(cells, format="ISO8601", utc=is_utc)
     except (ValueError, OverflowError):
         raise _first_refused(cells, table, name, _iso_time, "does not exist", fix="correct it") from None
 
@@ -89,12 +95,20 @@ def _canonical_offset(offset: str | None) -> str:
     return "+0000" if full == "-0000" else full
 
 
-def _refuse_mixed_offsets(offsets: Sequence[str], table: Table, name: str) -> None:
-    row = next((row for row, offset in enumerate(offsets) if offset != offsets[0]), None)
+def _refuse_mixed_offsets(offsets: Sequence[str], table: Table, name: str, *, may_differ: bool = False) -> None:
+    """Refuse offsets that differ; or, if they ``may_differ``, that some times have one and others none."""
+    kinds = [offset != "" for offset in offsets] if may_differ else offsets
+    row = next((row for row, kind in enumerate(kinds) if kind != kinds[0]), None)
     if row is not None:
-        first, other = (f"offset {offset}" if offset else "no offset" for offset in (offsets[0], offsets[row]))
-        problem = f"{other} here, {first} in {table.place(0)}"
-        raise table.error(Code.TIME, problem, row=row, column=name, fix="convert all time stamps to UTC")
+        first, other = offsets[0], offsets[row]
+        found = [f"offset {offset}" if offset else "no offset" for offset in (other, first)]
+        problem = f"{found[0]} here, {found[1]} in {table.place(0)}"
+        fix = (
+            "add --tz UTC, or --tz with the zone they are of"
+            if first and other
+            else "give all of them an offset from UTC, or none"
+        )
+        raise table.error(Code.TIME, problem, row=row, column=name, fix=fix)
 
 
 def _epoch_times(cells: list[str], table: Table, name: str, date_format: str) -> pd.DatetimeIndex:
@@ -110,7 +124,7 @@ def _epoch_times(cells: list[str], table: Table, name: str, date_format: str) ->
     return pd.DatetimeIndex(np.array(counts, dtype="datetime64[us]"), tz="UTC")
 
 
-def _formatted_times(cells: list[str], table: Table, name: str, date_format: str) -> pd.DatetimeIndex:
+def _formatted_times(cells: list[str], table: Table, name: str, date_format: str, *, is_utc: bool) -> pd.DatetimeIndex:
     _check_format(date_format, table)
     misfit = f"does not fit --date-format {quoted(date_format)}"
     width = len(SAMPLE.strftime(date_format)) if ADJACENT_PARTS.search(date_format) else None
@@ -124,7 +138,7 @@ def _formatted_times(cells: list[str], table: Table, name: str, date_format: str
         return datetime.strptime(cell, date_format)
 
     try:
-        return pd.to_datetime(cells, format=date_format)
+        return pd.to_datetime(cells, format=date_format, utc=is_utc)
     except (ValueError, OverflowError):
         raise _first_refused(cells, table, name, parse, misfit, fix=CORRECT_STAMP) from None
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,8 +20,8 @@ from stanhop.config import RunConfig, flatten
 from stanhop.errors import MachineError, StoppedError, masked
 from stanhop.resources import PACKAGE
 from stanhop.series.frame import SeriesSet
-from stanhop.storage import is_alive
 from stanhop.tracking import events
+from stanhop.tracking.dead_runs import close_dead_runs, process_tags
 from stanhop.tracking.names import PARENT_TAG
 from stanhop.tracking.store import Store, open_again, reason
 from stanhop.tracking.unsent import PREFIX, Unsent, find_record, known_steps, send, send_all
@@ -32,8 +30,6 @@ logger = logging.getLogger(__name__)
 
 LONGEST_PARAMETER = 6000  # MLflow's limit
 LONGEST_DIGEST = 36  # MLflow's limit for that of a data set
-HOST_TAG = "stanhop.host"
-PROCESS_TAG = "stanhop.process"
 RETRY_S = 300.0
 """How often a store that does not answer is asked again: a try may take ten seconds of the training."""
 SEND_LATER = "the next run that reaches the store sends it, or `stanhop tracking send`"
@@ -203,7 +199,7 @@ def start_run(
         return TrackedRun(None, None)
     if parent_run_id is not None:
         tags = {**tags, PARENT_TAG: parent_run_id}
-    all_tags = {**tags, HOST_TAG: socket.gethostname(), PROCESS_TAG: str(os.getpid()), "mlflow.source.name": "stanhop"}
+    all_tags = {**tags, **process_tags(), "mlflow.source.name": "stanhop"}
     if store.is_reachable:
         try:
             return _start(store, name=name, tags=all_tags, run_id=run_id)
@@ -219,8 +215,7 @@ def _start(store: Store, *, name: str, tags: Mapping[str, str], run_id: str | No
     if run_id is not None and run_id.startswith(PREFIX):
         run_id = find_record(store, run_id.removeprefix(PREFIX))
     reopened = None if run_id is None else _reopen(store, run_id, tags, name=name)
-    if store.is_local:
-        _close_runs_of_dead_processes(store)
+    close_dead_runs(store)
     if reopened is not None:
         return reopened
     started = store.client.create_run(store.experiment_id, run_name=name, tags=dict(tags))
@@ -295,13 +290,3 @@ def _reopen(store: Store, run_id: str, tags: Mapping[str, str], *, name: str) ->
     for key, value in tags.items():
         store.client.set_tag(run_id, key, value)
     return TrackedRun(store, run_id, last_steps, name=name)
-
-
-def _close_runs_of_dead_processes(store: Store) -> None:
-    """A process that is killed outright leaves its run open for ever; the next one closes it."""
-    host = socket.gethostname().replace("'", "")
-    running = f"attributes.status = 'RUNNING' and tags.`{HOST_TAG}` = '{host}'"
-    for found in store.client.search_runs([store.experiment_id], filter_string=running):
-        process = found.data.tags.get(PROCESS_TAG, "")
-        if process.isdecimal() and not is_alive(int(process)):
-            store.client.set_terminated(found.info.run_id, status="KILLED")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 ON_TEST = ("--split", "test", "--dry-run", "--format", "json")
+NO_EXTRAS = ("--set", "model.channel_embedding=false", "--set", "model.instance_norm=false")
 
 
 def call(run: Any, table: Any, small: Any, *more: Any) -> Any:
@@ -72,6 +73,8 @@ def test_every_method_and_seed_is_trained_once_and_measured_on_its_own_checkpoin
         (("--backends", "int4"), "--backends: 'int4' is none of dynamic, static, onnx; write none for no real int8"),
         (("--seeds", "a"), "--seeds: 'a' is no list of numbers"),
         (("--outputs", "heads"), "--outputs: 'heads' is none of blocks"),
+        (("--outputs", "decoder"), "--outputs: 'decoder' is none of blocks, feedforward, norms, all"),
+        (("--methods", "gsh", "--set", "model.network=published_stanhop", *NO_EXTRAS), "cannot be simulated"),
     ],
 )
 def test_what_cannot_be_run_is_refused_before_anything_is_trained(run: Any, arguments: Any, problem: str) -> None:

@@ -47,3 +47,14 @@ def test_a_model_that_shows_nothing_is_refused_and_leaves_no_store(
     assert refused.code == 2
     assert "inner outputs cannot be seen; give the model that it was made from" in refused.err
     assert not list(elsewhere.iterdir())
+
+
+def test_outputs_that_the_network_lacks_are_refused_and_nothing_is_written(
+    trained: Path, run: Any, tmp_path: Path, elsewhere: Path
+) -> None:
+    arguments = ("--outputs", "decoder", "--output", tmp_path / "report", "--tracking")
+    refused = run("outliers", "--model", trained / "model", *arguments)
+    assert refused.code == 2
+    assert "--outputs: network stanhop has no decoder; choose from blocks, feedforward, norms, all" in refused.err
+    assert not (tmp_path / "report").exists()
+    assert not list(elsewhere.iterdir())

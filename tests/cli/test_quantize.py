@@ -47,6 +47,27 @@ def test_people_get_a_table_of_before_and_after(trained: Path, run: Any, tmp_pat
     assert "timing batches of 64" in answer.err
 
 
+def test_ranges_and_errors_are_those_of_the_data_that_calibration_names(
+    trained: Path, run: Any, tmp_path: Path
+) -> None:
+    own = trained.parent / "sales.csv"
+    spiky = tmp_path / "spiky.csv"
+    rows = [line.split(",") for line in own.read_text().splitlines()]
+    spikes = [[row[0], *("100" if number % 20 == 0 else "0" for _ in row[1:])] for number, row in enumerate(rows[1:])]
+    spiky.write_text("".join(",".join(row) + "\n" for row in [rows[0], *spikes]))
+    scales, errors = [], []
+    for name, data in {"own": (), "same": ("--calibration", own), "other": ("--calibration", spiky)}.items():
+        arguments = ("--backend", "static", "--output", tmp_path / name, "--max-degradation", "1e9", *data)
+        answer = run("quantize", "--model", trained / "model", *arguments, "--format", "json")
+        assert answer.code == 0, answer.err
+        network: Any = load_bundle(tmp_path / name).network
+        scales.append(float(network.direct.input_scale))
+        errors.append(answer.document["before"]["mse_scaled"])
+    assert scales[1] == scales[0]
+    assert scales[2] > 1.2 * scales[0], "a context with one spike has a far larger range"
+    assert errors[1] == errors[0] != errors[2]
+
+
 def test_a_model_that_loses_too_much_is_not_written(
     trained: Path, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 
 from stanhop.config import TrackingConfig
 from stanhop.errors import Code, ModelError, OutputError
-from stanhop.forecasting import bundle as bundle_module
 from stanhop.forecasting.bundle import Bundle, bundle_digest, load_bundle, save_bundle
+from stanhop.storage import write_directory
 
 FILES = ["config.json", "manifest.json", "model.safetensors", "scaler.json"]
 
@@ -98,13 +98,12 @@ def test_a_model_directory_holds_four_files_and_no_code(bundle_path: Path) -> No
 
 def test_the_manifest_is_written_last(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     orders = []
-    write = bundle_module.write_directory
 
     def spy(path: Path, files: dict[str, bytes], *, overwrite: bool) -> None:
         orders.append(list(files))
-        write(path, files, overwrite=overwrite)
+        write_directory(path, files, overwrite=overwrite)
 
-    monkeypatch.setattr(bundle_module, "write_directory", spy)
+    monkeypatch.setattr("stanhop.forecasting.bundle.save.write_directory", spy)
     save_bundle(tmp_path / "model", bundle)
     assert orders[0][-1] == "manifest.json"
 

@@ -144,6 +144,19 @@ def test_a_constant_series_has_a_finite_forecast(
     assert np.isfinite(Forecaster(bundle).forecast(series).values).all()
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1.0, 1e12, 1e29])
+@pytest.mark.parametrize("place", [0, 50, -1])
+def test_one_spike_in_a_constant_series_of_any_magnitude_has_a_finite_forecast(
+    scale: float, place: int, bundle: Bundle, make_series: Callable[..., Series]
+) -> None:
+    series = make_series(series_id="new")  # so that its scaler is its own
+    series.values[:] = scale
+    series.values[place] = 7 * scale
+    forecast = Forecaster(bundle).forecast(series)
+    assert np.isfinite(forecast.values).all()
+    assert np.abs(forecast.values).max() < 1e4 * scale
+
+
 def test_a_large_level_costs_no_digits(bundle: Bundle, make_series: Callable[..., Series]) -> None:
     series = make_series(59, series_id="new")
     lifted = Series("new", series.times, series.values + 2.0**40, series.channels)

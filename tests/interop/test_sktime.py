@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -40,25 +39,6 @@ def panel(num_series: int = 3, steps: int = 40) -> pd.DataFrame:
 
 def made(**parameters: Any) -> STanHopForecaster:
     return STanHopForecaster(**{**TINY, **parameters})
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("default")
-@pytest.mark.timeout(900)
-def test_every_check_of_sktime_passes_with_no_exclusion(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from sktime.utils import check_estimator
-
-    torch.set_num_threads(1)
-    monkeypatch.chdir(tmp_path)
-    results = check_estimator(STanHopForecaster, verbose=False)
-    failed = {name: outcome for name, outcome in results.items() if outcome != "PASSED"}
-    with capsys.disabled():
-        sys.stdout.write(f"\ncheck_estimator: {len(results) - len(failed)} of {len(results)} checks passed\n")
-    assert not failed
-    assert len(results) > 700
-    assert not list(tmp_path.iterdir()), "no file is left behind"
 
 
 @pytest.mark.parametrize(

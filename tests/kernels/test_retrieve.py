@@ -197,7 +197,8 @@ def test_queries_in_chunks_of_any_number_add_up(programs, monkeypatch) -> None:
 
 
 def test_two_runs_are_bitwise_equal() -> None:
-    case = random_case(150, 7, alpha=LEARNED, no_op=True, gated=True)
+    num_queries = 150 if DEVICE == "cuda" else 50  # several blocks; where there are no races more show nothing
+    case = random_case(num_queries, 7, alpha=LEARNED, no_op=True, gated=True)
     first, second = outcome(retrieve, case), outcome(retrieve, case)
     assert all(first[name].equal(second[name]) for name in first)
 

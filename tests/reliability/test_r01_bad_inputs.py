@@ -14,10 +14,11 @@ from tests.reliability.kit import bad_commands, bad_tables
 from tests.reliability.kit.mistakes import Case
 from tests.reliability.kit.nursery import Nursery
 
-CASES = [case for group in (*bad_tables.GROUPS, *bad_commands.GROUPS) for case in group()]
+GROUPS = [list(group()) for group in (*bad_tables.GROUPS, *bad_commands.GROUPS)]
+CASES = [case for group in GROUPS for case in group]
 FEWEST = 250
-EACH, EACH_OF_PROCESSES = 5, 12
-"""Every so many of the cases is run by default, and as a process of its own."""
+EACH, EACH_OF_PROCESSES = 5, 8
+"""Every so many of the cases is run by default; and of each group, from the first on, as a process of its own."""
 
 
 def problems_of(case: Case, code: int, out: str, err: str) -> list[str]:
@@ -79,7 +80,7 @@ def test_every_mistake_is_answered_with_its_place_and_the_way_out(
 def test_as_a_process_of_its_own_it_is_the_same(
     nursery: Nursery, model: Path, tmp_path: Path, record: Callable[..., None]
 ) -> None:
-    chosen = CASES[::EACH_OF_PROCESSES]
+    chosen = [case for group in GROUPS for case in group[::EACH_OF_PROCESSES]]
     wrong = {}
     for number, case in enumerate(chosen):
         folder = tmp_path / str(number)

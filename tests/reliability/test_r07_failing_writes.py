@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from stanhop.forecasting.bundle import load_bundle
 from tests.reliability.kit import samples, training
 from tests.reliability.kit.faults import ERRORS
 from tests.reliability.kit.jobs import NO_DISK
@@ -77,6 +78,23 @@ def test_a_batch(nursery: Nursery, model: Path, tmp_path: Path, record: Callable
         assert nursery.run("command", *command, output).code == 3
         assert samples.files_in(output) == expected, what
     record("R7", "batch", f"{len(calls)} of {len(calls)} failing calls: nothing half-written, {refused} exit with 4")
+
+
+@pytest.mark.slow
+def test_quantizing(nursery: Nursery, tmp_path: Path, record: Callable[..., None]) -> None:
+    data = samples.write_csv(tmp_path / "sales.csv", samples.rows(100))
+    assert nursery.run("command", *training.options(data, tmp_path / "run"), *SHORT).code == 0
+    quiet = ("--no-tracking", "--no-progress", "--max-degradation", "99%")
+    command = ("quantize", "--model", tmp_path / "run" / "model", *quiet, "--output")
+    calls, refused = calls_of(nursery, *command, tmp_path / "whole" / "small"), 0
+    expected = samples.files_in(tmp_path / "whole" / "small")
+    for what, target, ended in failing(nursery, calls, *command, tmp_path / "out"):
+        refused += is_refused_or_harmless(what, ended, good=0)
+        if target.exists():
+            load_bundle(target)
+        assert nursery.run("command", *command[:-1], "--overwrite", "--output", target).code == 0, what
+        assert samples.files_in(target) == expected, what
+    record("R7", "quantize", f"{len(calls)} of {len(calls)} failing calls: never half a model, {refused} exit with 4")
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import pytest
 from tests.reliability.kit import samples, training
 from tests.reliability.kit.nursery import Nursery
 
+HASH_SEEDS = ("1", "2", "3", "4", "5")
 DIFFERENCES: dict[str, dict[str, str]] = {
     "nothing": {},
     "another folder for temporary files": {"TMPDIR": "/dev/shm"},
@@ -34,6 +35,27 @@ def test_the_same_seed_gives_the_same_bits(
         assert ended.code == 0, (name, ended.err)
         assert not training.differences(training.end_of(run_path), expected), name
     record("R9", "same seed", f"{count + 1} trainings, {count} of them in another environment: 0 bits differ")
+
+
+@pytest.mark.slow
+def test_neither_the_order_of_sets_nor_a_clock_that_jumps_changes_a_bit(
+    nursery: Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record: Callable[..., None]
+) -> None:
+    data = samples.write_csv(tmp_path / "sales.csv", samples.rows(samples.TRAINING_ROWS))
+    assert nursery.run("command", *training.options(data, tmp_path / "first")).code == 0
+    expected = training.end_of(tmp_path / "first")
+    ended = nursery.run("clock_jumping", *training.options(data, tmp_path / "jumping"))
+    assert ended.code == 0, ended.err
+    assert "jumped" in ended.out
+    assert not training.differences(training.end_of(tmp_path / "jumping"), expected)
+    for seed in HASH_SEEDS:
+        monkeypatch.setenv("PYTHONHASHSEED", seed)
+        (tmp_path / seed).mkdir()
+        with Nursery(tmp_path / seed) as other:
+            ended = other.run("command", *training.options(data, tmp_path / seed / "run"))
+        assert ended.code == 0, ended.err
+        assert not training.differences(training.end_of(tmp_path / seed / "run"), expected), seed
+    record("R9", "hash seeds and clocks", f"{len(HASH_SEEDS)} hash seeds and a clock that jumps back: 0 bits differ")
 
 
 @pytest.mark.slow

@@ -24,10 +24,13 @@ from stanhop.forecasting.bundle import load_bundle
 from stanhop.forecasting.records import Records
 from stanhop.storage import safe_name, sha256_of
 from stanhop.training.checkpoint import CheckpointFolder, Identity
-from tests.reliability.kit import samples, training
+from tests.reliability.kit import processes, samples, training
 from tests.reliability.kit.nursery import Nursery
+from tests.reliability.kit.sizes import sizes
 
 CANARY = "canary"
+MOST_GROWTH_MB = 100
+"""More than that would be memory for what a file only claims."""
 
 
 class Calls:
@@ -134,6 +137,58 @@ def _sign(path: Path, sha256: dict[str, str]) -> None:
     del manifest["checksum"]
     manifest["checksum"] = sha256_of(json.dumps(manifest, indent=2).encode())
     path.write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+NUMBERS_OF_NO_USE = (0, -1, 1.5, 10**9, 10**18, 2**63, 1e308, True, None, "x", "", "os.system", [], {}, [[]], "\u0000")
+
+
+@pytest.mark.parametrize("count", sizes(default=200, full=10_000, soak=100_000))
+def test_no_generated_configuration_takes_memory_or_ends_in_a_traceback(
+    count: int, model: Path, fast_folder: Path, record: Callable[..., None]
+) -> None:
+    moment, copy = random.Random(count), Path(shutil.copytree(model, fast_folder / "model"))
+    plain, num_read, num_without_fix = json.loads((copy / "config.json").read_bytes()), 0, 0
+    before_mb = processes.most_mb()
+    for _ in range(count):
+        config = json.loads(json.dumps(plain))
+        for _ in range(moment.randrange(1, 4)):
+            _spoil(config, moment)
+        _replace_config(copy, json.dumps(config, indent=2, sort_keys=True).encode())
+        try:
+            load_bundle(copy)
+            num_read += 1
+        except ModelError as error:
+            num_without_fix += error.fix is None
+    assert not num_without_fix
+    assert num_read < count // 2, "the damage is too small"
+    assert processes.most_mb() - before_mb < MOST_GROWTH_MB
+    record("R12", "configurations", f"{count:,} generated configurations: {count - num_read:,} refused, 0 other errors")
+
+
+def _spoil(config: dict[str, Any], moment: random.Random) -> None:
+    """Change one value, name or number of keys at a random depth."""
+    place: Any = config
+    while True:
+        key = moment.choice(list(place) if isinstance(place, dict) else range(len(place)))
+        if isinstance(place[key], dict | list) and place[key] and moment.random() < 0.8:
+            place = place[key]
+            continue
+        break
+    if isinstance(place, dict) and moment.random() < 0.2:
+        place[moment.choice(("__class__", "loader_module", f"{key}s", "../x"))] = place.pop(key)
+    else:
+        place[key] = moment.choice(NUMBERS_OF_NO_USE)
+
+
+def _replace_config(directory: Path, content: bytes) -> None:
+    """Put another ``config.json`` in a model directory, and sign it as ours."""
+    (directory / "config.json").write_bytes(content)
+    manifest = json.loads((directory / "manifest.json").read_bytes())
+    manifest["files"]["config.json"] = {"size": len(content), "sha256": sha256_of(content)}
+    del manifest["checksum"]
+    signed = (json.dumps(manifest, indent=2, sort_keys=True) + "\n").encode()
+    whole = {**manifest, "checksum": sha256_of(signed)}
+    (directory / "manifest.json").write_bytes((json.dumps(whole, indent=2, sort_keys=True) + "\n").encode())
 
 
 def test_no_pickle_in_a_model_directory_is_opened(model: Path, tmp_path: Path, record: Callable[..., None]) -> None:

@@ -136,7 +136,7 @@ def test_the_autumn_hour_that_comes_twice_is_explained(refusal: Callable[..., Us
     content = "date,y\n" + "".join(f"2020-10-25 {hour}:00,1\n" for hour in hours)
     error = refusal(content)
     assert error.code == Code.DUPLICATE
-    assert "if the clocks changed, convert the times to UTC" in error.message
+    assert "if the clocks changed, add --tz" in error.message
 
 
 # Grid
@@ -153,7 +153,7 @@ def test_the_spring_hour_that_never_was_is_explained(refusal: Callable[..., User
     content = "date,y\n" + "".join(f"2020-03-29 {hour:02}:00,1\n" for hour in (0, 1, 3, 4, 5))
     error = refusal(content)
     assert "missing 2020-03-29 02:00:00 after line 3" in error.message
-    assert "if the clocks changed, convert the times to UTC" in error.message
+    assert "if the clocks changed, add --tz" in error.message
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,9 @@ from stanhop.series.numbers import is_number, parse_numbers
 from stanhop.series.table import Table
 
 
-def parsed(cells: list[str], **options: str) -> np.ndarray:
+def parsed(cells: list[str], **options: object) -> np.ndarray:
     table = Table(Path("a.csv"), ("y",), (cells,), range(2, len(cells) + 2))
-    return parse_numbers(table, "y", DataConfig(**options))  # type: ignore[arg-type]  # options are texts
+    return parse_numbers(table, "y", DataConfig(**options))  # type: ignore[arg-type]  # options are of many types
 
 
 def table_with(cell: str, *, before: str = "2") -> str:
@@ -172,6 +172,23 @@ def test_a_cell_is_a_number_exactly_if_the_grammar_says_so(cells: list[str]) -> 
 
 def test_whole_numbers_beyond_the_53rd_bit_are_rounded_as_python_does() -> None:
     assert parsed(["9007199254740993"])[0] == float(9007199254740993) == 9007199254740992.0
+
+
+def test_strictly_a_whole_number_that_would_be_rounded_is_refused(refusal: Callable[..., UserError]) -> None:
+    exact = ["9007199254740992", "9007199254740994", "-9007199254740993.0", "1e23", "12", "0.1"]
+    assert np.array_equal(parsed(exact, strict=True), parsed(exact))
+    error = refusal(table_with("9007199254740993"), strict=True)
+    assert (error.line, error.column) == (4, "y")
+    assert "'9007199254740993' would be rounded to 9007199254740992; round it, or leave --strict out" in error.message
+    with pytest.raises(DataError, match="would be rounded"):
+        parsed(["9.007.199.254.740.993", ""], strict=True, decimal=",", thousands=".")
+
+
+def test_values_below_zero_are_refused_if_none_may_be(refusal: Callable[..., UserError]) -> None:
+    assert parsed(["0", "-0.0", "3", ""], nonnegative=True).tolist()[:3] == [0.0, 0.0, 3.0]
+    error = refusal(table_with("-1e-9"), nonnegative=True)
+    assert (error.line, error.column, error.code) == (4, "y", Code.VALUE)
+    assert "'-1e-9' is below 0; correct it, or leave --nonnegative out" in error.message
 
 
 def test_is_number_knows_the_plain_notation_only() -> None:

@@ -254,6 +254,20 @@ def test_parquet_that_does_not_fit_is_refused_by_column_and_row(
     assert text in error.message
 
 
+def test_whole_numbers_of_parquet_that_float64_would_round_stay_exact(
+    read: Callable[..., SeriesSet], refusal: Callable[..., UserError]
+) -> None:
+    large = [2**53 + 1, 2**53 + 1, None]
+    ids = read(parquet(unique_id=[2**53 + 1] * 3, ds=DAYS, y=[1, 2, 3]), name="a.parquet")
+    assert [one.id for one in ids.series] == ["9007199254740993"]
+    rounded = read(parquet(ds=DAYS, y=large), name="a.parquet", missing="ffill")
+    assert rounded.series[0].values.ravel().tolist() == [float(2**53)] * 3
+    error = refusal(parquet(ds=DAYS, y=large), name="a.parquet", strict=True, missing="ffill")
+    assert "row 1: '9007199254740993' would be rounded to 9007199254740992" in error.message
+    negative = refusal(parquet(ds=DAYS, y=[0, -1, 2]), name="a.parquet", nonnegative=True)
+    assert "row 2: '-1.0' is below 0" in negative.message
+
+
 def test_damaged_parquet_is_refused(refusal: Callable[..., UserError]) -> None:
     content = parquet(ds=DAYS, y=[1.0, 2.0, 3.0])
     for damaged in (TABLE.encode(), content[:-9], content[: len(content) // 2], b"PAR1" * 3):

@@ -80,6 +80,7 @@ def test_days_and_times_of_day_may_mix() -> None:
         (["43831"], 2, "'43831' has no separators; looks like a date of Excel's; format the column as text"),
         (["43831.25"], 2, "looks like a date of Excel's"),
         (["0"], 2, "'0' is a number, not a time stamp; write ISO 8601"),
+        (["0"], 2, "do the rows only count? read them as seconds, with --date-format epoch_s"),
         (["2020-01-01", "2020-02-30"], 3, "'2020-02-30' does not exist; correct it"),
         (["2021-02-29 10:00"], 2, "'2021-02-29 10:00' does not exist"),
         (["2020-13-01"], 2, "does not exist"),
@@ -97,7 +98,7 @@ def test_days_and_times_of_day_may_mix() -> None:
         (["today"], 2, "'today' is not a time stamp"),
         (["2020-01-01+02:00"], 2, "is not a time stamp"),
         (["\u0662\u0660\u0662\u0660-01-01"], 2, "is not a time stamp"),
-        (["2020-01-01", "2020-01-02 00:00Z"], 3, "offset +0000 here, no offset in line 2; convert all"),
+        (["2020-01-01", "2020-01-02 00:00Z"], 3, "offset +0000 here, no offset in line 2; give all of them"),
         (["2020-01-01 00:00+01:00", "2020-01-02 00:00+0200"], 3, "offset +0200 here, offset +0100 in line 2"),
     ],
 )  # fmt: skip
@@ -168,7 +169,7 @@ def test_stamps_in_a_given_format_come_back(start: datetime, date_format: str) -
         (["2020"], "%Y %", None, "is no format of strptime"),
         (["2020"], "ISO8601", None, "'ISO8601' holds no year; an example is"),
         (["2020 CET"], "%Y %Z", None, "has %Z, and names of zones are ambiguous"),
-        (["2020 +0100", "2021 +0200"], "%Y %z", 3, "2:00:00 here, offset 1:00:00 in line 2; convert all"),
+        (["2020 +0100", "2021 +0200"], "%Y %z", 3, "2:00:00 here, offset 1:00:00 in line 2; add --tz UTC"),
         (["1577836800", "x"], "epoch_s", 3, "'x' is not a whole number, as --date-format epoch_s needs"),
         (["1577836800000"], "epoch_s", 2, "'1577836800000' is outside the years 1 to 9999; another unit?"),
         (["1" * 90], "epoch_ms", 2, "is outside the years 1 to 9999"),
@@ -187,6 +188,12 @@ def test_counts_since_1970_are_times_in_utc() -> None:
     seconds, milliseconds = parsed("1577836800", date_format="epoch_s"), parsed("1577836800000", date_format="epoch_ms")
     assert seconds[0].isoformat() == milliseconds[0].isoformat() == "2020-01-01T00:00:00+00:00"
     assert parsed("-1", date_format="epoch_ms")[0].isoformat() == "1969-12-31T23:59:59.999000+00:00"
+
+
+def test_rows_that_only_count_may_be_read_as_seconds(read: Callable[..., SeriesSet]) -> None:
+    series_set = read("ds,y\n" + "".join(f"{row},{row}.5\n" for row in range(9)), date_format="epoch_s")
+    assert series_set.frequency == "s"
+    assert series_set.series[0].values.ravel().tolist() == [row + 0.5 for row in range(9)]
 
 
 def test_a_format_makes_other_tables_equal_to_the_iso_one(read: Callable[..., SeriesSet]) -> None:

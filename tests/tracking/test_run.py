@@ -8,6 +8,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 
 from stanhop.config import ModelConfig, RunConfig, TrackingConfig, TrainConfig, flatten
 from stanhop.series.frame import Layout, Series, SeriesSet
+from stanhop.tracking import dead_runs
 from stanhop.tracking.run import LONGEST_PARAMETER, TrackedRun, git_commit, run_tags, start_run
 from stanhop.tracking.store import Store, open_store
 from stanhop.tracking.unsent import Unsent
@@ -157,6 +159,30 @@ def test_runs_of_dead_processes_are_closed_and_those_of_living_ones_are_not(stor
     start_run(store, name="next", tags={})
     statuses = {run: store.client.get_run(run.run_id).info.status for run in (dead, living, elsewhere)}
     assert statuses == {dead: "KILLED", living: "RUNNING", elsewhere: "RUNNING"}
+
+
+def test_on_a_server_those_of_the_same_machine_are_closed_and_no_others(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = replace(store, is_local=False)
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    dead, elsewhere, unknown, living = (start_run(server, name=name, tags={}) for name in "abcd")
+    for run in (dead, elsewhere, unknown):
+        server.client.set_tag(run.run_id, "stanhop.process", str(process.pid))
+    server.client.set_tag(elsewhere.run_id, "stanhop.machine", "the-same-host-name-in-another-container")
+    server.client.delete_tag(unknown.run_id, "stanhop.machine")
+
+    def statuses() -> list[str]:
+        runs = (dead, elsewhere, unknown, living)
+        return [str(server.client.get_run(str(run.run_id)).info.status) for run in runs]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(dead_runs, "BOOT_ID", Path("/nowhere"))  # a system that does not tell
+        start_run(server, name="next", tags={})
+        assert statuses() == ["RUNNING"] * 4
+    start_run(server, name="next", tags={})
+    assert statuses() == ["KILLED", "RUNNING", "RUNNING", "RUNNING"]
 
 
 class FailingClient:

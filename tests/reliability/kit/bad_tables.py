@@ -58,6 +58,10 @@ def numbers() -> Iterator[Case]:
     yield Case(
         "last value missing, interpolate", with_cell(40, 1, ""), (*INSPECT, "--missing", "interpolate"), column="load"
     )
+    large = with_cell(3, 2, "9007199254740993")
+    yield Case("a rounded number", large, (*INSPECT, "--strict"), line=4, column="wind", says=("--strict",))
+    below = with_cell(3, 2, "-0.5")
+    yield Case("below zero", below, (*INSPECT, "--nonnegative"), line=4, column="wind", says=("--nonnegative",))
     yield Case("a hole is dropped", with_cell(9, 1, ""), (*INSPECT, "--missing", "drop"), says=("gap", "--missing"))
 
 
@@ -112,6 +116,36 @@ def stamps() -> Iterator[Case]:
     )
     again = cells(lambda table: [*table[:5], table[4], *table[5:]])
     yield Case("a time twice", again, INSPECT, line=6, column="date", says=("--duplicates",))
+
+
+def zones() -> Iterator[Case]:
+    """Local times that do not exist or could be two, and zones that there are not."""
+
+    def hours(*stamps: str) -> Prepare:
+        return text("date,load\n" + "".join(f"{stamp},{number}\n" for number, stamp in enumerate(stamps)))
+
+    berlin = (*INSPECT, "--tz", "Europe/Berlin")
+    autumn = [f"2020-10-25 {hour:02}:00" for hour in (0, 1, 2, 3, 4)]
+    yield Case(
+        "a repeated hour once", hours(*autumn), berlin, line=4, column="date", says=("2020-10-25 02:00", "offset")
+    )
+    twice = hours(*autumn[:3], autumn[2], *autumn[3:])
+    yield Case("a repeated hour without a zone", twice, INSPECT, line=5, column="date", says=("--tz",))
+    thrice = hours(*autumn[:3], autumn[2], autumn[2])
+    yield Case("a repeated hour three times", thrice, berlin, line=4, column="date", says=("offset",))
+    shuffled = hours(autumn[3], autumn[2], autumn[2], autumn[0], autumn[4])
+    yield Case("a repeated hour in no order", shuffled, berlin, line=3, column="date", says=("sort",))
+    spring = [f"2020-03-29 {hour:02}:00" for hour in (0, 1, 3, 4, 5)]
+    yield Case("a skipped hour without a zone", hours(*spring), INSPECT, line=3, column="date", says=("--tz",))
+    skipped = hours(*spring[:2], "2020-03-29 02:00", *spring[2:])
+    yield Case("a skipped hour", skipped, berlin, line=4, column="date", says=("does not exist in Europe/Berlin",))
+    offsets = hours("2020-10-25 02:00+02:00", "2020-10-25 02:00+01:00", "2020-10-25 03:00+01:00")
+    yield Case("two offsets", offsets, INSPECT, line=3, column="date", says=("--tz",))
+    some = hours("2020-10-25 02:00+02:00", "2020-10-25 02:00")
+    yield Case("an offset for some", some, berlin, line=3, column="date", says=("no offset",))
+    yield Case("a zone misspelt", hours(*autumn), (*INSPECT, "--tz", "Europe/Berln"), says=("Europe/Berlin",))
+    for zone in ("CEST", "../../etc/passwd", "/etc/localtime"):
+        yield Case(f"zone {zone}", hours(*autumn), (*INSPECT, "--tz", zone), says=("--tz",))
 
 
 def structure() -> Iterator[Case]:
@@ -312,4 +346,4 @@ def lengths() -> Iterator[Case]:
     )
 
 
-GROUPS = (numbers, stamps, structure, bytes_of_files, files, grids, lengths)
+GROUPS = (numbers, stamps, zones, structure, bytes_of_files, files, grids, lengths)

@@ -62,6 +62,20 @@ def stepping(pause_s: str, *arguments: str) -> int:
     return main(list(arguments))
 
 
+def clock_jumping(*arguments: str) -> int:
+    """A command while the clock on the wall goes back an hour at each look at it."""
+    now, looks = time.time, []
+
+    def jumping() -> float:
+        looks.append(1)
+        return now() - 3_600.0 * len(looks)
+
+    time.time = jumping
+    code = main(list(arguments))
+    say(f"jumped {len(looks)} times" if looks else "nobody looked")
+    return code
+
+
 def struck(call: str, error: str, *arguments: str) -> int:
     """A command whose ``call``-th change of the disk fails with ``error``, or ``kill`` makes it the last."""
     faults = Faults(int(call), error=None if error == "kill" else int(error))
@@ -163,12 +177,20 @@ def audited(allowed: str, *arguments: str) -> int:
     return code
 
 
-def tracked(name: str) -> int:
-    """A run with three metrics in the store of this folder."""
-    run = start_run(open_store(TrackingConfig(), folder=Path.cwd()), name=name, tags={})
+def tracked(name: str, uri: str = "") -> int:
+    """A run with three metrics in the store of this folder, or at an address."""
+    run = start_run(open_store(TrackingConfig(uri=uri or None), folder=Path.cwd()), name=name, tags={})
     for step in (1, 2, 3):
         run.log_metrics({"val/loss": 1 / step}, step=step)
     run.finish("FINISHED")
+    return 0
+
+
+def abandoned(name: str, uri: str) -> int:
+    """A run of a process that is killed outright after its first metric."""
+    run = start_run(open_store(TrackingConfig(uri=uri), folder=Path.cwd()), name=name, tags={})
+    run.log_metrics({"val/loss": 1.0}, step=1)
+    os.kill(os.getpid(), signal.SIGKILL)
     return 0
 
 

@@ -1,0 +1,67 @@
+"""Model directories as a release wrote them, and what it forecast: later ones must read them and forecast the same.
+
+    python -m tests.reliability.kit.golden
+
+writes those of the version at hand to ``tests/reliability/golden/<version>``, once for each release; a folder that is
+there is never written again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+
+import stanhop
+from stanhop.forecasting.batch import forecast_files
+from stanhop.forecasting.bundle import Bundle, load_bundle, save_bundle
+from stanhop.forecasting.intervals import Intervals
+from stanhop.model.int8 import Quantization
+from stanhop.quantization.int8 import quantize_bundle
+from stanhop.quantization.onnx import onnx_bundle
+from tests.reliability.kit import samples
+
+FOLDER = Path(__file__).parents[1] / "golden"
+INPUT, MODEL, FORECAST = "history.csv", "model", "forecast.csv"
+LEVELS = (80.0, 95.0)
+
+
+def bundles(folder: Path) -> Iterator[tuple[str, Bundle]]:
+    """One of each format of model directories; ``folder`` is for what is made on the way."""
+    samples.save_model(folder / "made")
+    plain = load_bundle(folder / "made")
+    offsets = np.random.default_rng(3).uniform(0.5, 1.5, size=(2, 2, samples.STEPS, 2)).cumsum(axis=1)
+    intervals = Intervals(LEVELS, -offsets[0], offsets[1], np.array([0.5, 0.6]), num_windows=44)
+    contexts = [torch.randn(13, samples.CONTEXT, 2, generator=torch.Generator().manual_seed(5), dtype=torch.float64)]
+    static = quantize_bundle(plain, Quantization("w8a8", "static"), calibration=contexts)
+    yield "float", plain
+    yield "int8", quantize_bundle(plain, Quantization("w8a8", "dynamic"))
+    yield "intervals", dataclasses.replace(plain, intervals=intervals)
+    yield "onnx", onnx_bundle(static)
+
+
+def write(root: Path) -> None:
+    """Each model directory with a history and its forecast."""
+    with TemporaryDirectory() as scratch:
+        for name, bundle in bundles(Path(scratch)):
+            folder, output = root / name, Path(scratch) / name / FORECAST
+            samples.write_csv(folder / INPUT, samples.rows(seed=11))
+            save_bundle(folder / MODEL, bundle)
+            forecast_files(folder / MODEL, [folder / INPUT], output, levels=levels_of(bundle))
+            (folder / FORECAST).write_bytes(output.read_bytes())
+
+
+def levels_of(bundle: Bundle) -> tuple[float, ...]:
+    """The prediction intervals that ``bundle`` has."""
+    return () if bundle.intervals is None else bundle.intervals.levels
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    place = FOLDER / stanhop.__version__
+    place.mkdir(parents=True)
+    write(place)
