@@ -16,11 +16,13 @@ BEGIN, END = "<!-- figures: made by render_reliability.py -->", "<!-- end of fig
 
 
 def table() -> str:
-    """The figures as a table, a row for each, and what they were measured on."""
+    """The figures as a table, a row for each with its day, and what they were measured on."""
     document = json.loads(FIGURES.read_text(encoding="utf-8"))
-    rows = [f"| {each['goal']} | {each['part']} | {each['sentence']} |" for each in document["figures"]]
-    heads = ["| | what was tested | what was seen |", "|---|---|---|"]
-    return "\n".join([*heads, *rows, "", f"Measured on {document['measured']}, {document['machine']}."])
+    rows = [
+        f"| {each['goal']} | {each['part']} | {each['sentence']} | {each['measured']} |" for each in document["figures"]
+    ]
+    heads = ["| | what was tested | what was seen | when |", "|---|---|---|---|"]
+    return "\n".join([*heads, *rows, "", f"Measured on {document['machine']}."])
 
 
 def rendered(page: str) -> str:

@@ -36,6 +36,7 @@ def test_models_of_earlier_releases_forecast_what_they_did(tmp_path: Path, recor
     record("R18", "models of earlier releases", f"{len(read)} ({names}): forecasts differ by {largest:.0e} at most")
 
 
+@pytest.mark.slow
 def test_models_of_this_release_can_be_kept(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
     golden.write(tmp_path)

@@ -25,7 +25,8 @@ def record(goal: str, part: str, sentence: str) -> None:
         sentence: The figure, with the number of cases it rests on.
     """
     MEASURED[:] = [each for each in MEASURED if (each["goal"], each["part"]) != (goal, part)]
-    MEASURED.append({"goal": goal, "part": part, "sentence": sentence})
+    today = datetime.now(UTC).date().isoformat()
+    MEASURED.append({"goal": goal, "part": part, "sentence": sentence, "measured": today})
 
 
 def lines() -> list[str]:
@@ -44,5 +45,4 @@ def keep() -> None:
     kept = [each for each in document["figures"] if (each["goal"], each["part"]) not in fresh]
     document["figures"] = sorted([*kept, *MEASURED], key=lambda each: (int(each["goal"][1:]), each["part"]))
     document["machine"] = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
-    document["measured"] = datetime.now(UTC).date().isoformat()
     path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
