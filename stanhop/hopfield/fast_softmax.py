@@ -18,8 +18,8 @@ Source: Softmax_1, Hu et al. 2024, arXiv:2404.03828. Exponentials that are shift
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,7 @@ processor it computes one weight at a time."""
 SHORTEST_SUM = 64
 """Weights a row from which torch sums them itself; shorter rows are multiplied by a column of ones."""
 
-SMALLEST_HEAD = 768
+SMALLEST_HEAD = 1024
 """Numbers of one head in one batch entry from which heads are multiplied where they lie; products of smaller ones are
 faster on a copy that puts them side by side: see `stanhop bench kernels --shapes lengths`."""
 
@@ -95,15 +95,22 @@ class _ReadOut(Function):
     def forward(
         ctx: Any, query: Tensor, memory: Tensor, values: Tensor, no_op: bool, beta: float, is_learning: bool
     ) -> Tensor:
+        rows, num_memories, values_dim = query.shape[:3], *values.shape[2:]
         by_head = _pays_by_head(query, values)
-        retrieved = _empty(query, (*query.shape[:3], values.shape[3]), by_head=by_head)
-        query, memory, values, out = (_parts(each, by_head=by_head) for each in (query, memory, values, retrieved))
-        shares = query.new_empty(*query.shape[:3], 1)
-        weights = _weights(query, memory, is_kept=is_learning)
-        divides_weights = is_learning or memory.shape[2] < values.shape[3]  # else what is read out, which is smaller
+        retrieved = _empty(query, (*rows, values_dim), by_head=by_head)
+        shares = _empty(query, (*rows, 1), by_head=by_head)
+        # Where nothing is learned all heads use the same memory.
+        num_kept = 1 if by_head and not is_learning else rows[1]
+        weights = _empty(query, (rows[0], num_kept, rows[2], num_memories), by_head=by_head)
+        query, memory, values, weights, shares, out = (
+            _laid_out(each, by_head=by_head) for each in (query, memory, values, weights, shares, retrieved)
+        )
+        every_weights = _parts(weights) if is_learning else itertools.repeat(_parts(weights)[0])
+        divides_weights = is_learning or num_memories < values_dim  # else what is read out, which is smaller
         for exponentiate in (_exponentiate, _exponentiate_shifted):
-            for q, m, v, w, share, o in _zipped(query, memory.transpose(2, 3), values, weights, shares, out):
-                exponentiate(_product(q, m, scale=beta, out=w), no_op=no_op, out=w, share=share)
+            every_part = map(_parts, (query, memory, values, shares, out))
+            for q, m, v, share, o, w in zip(*every_part, every_weights, strict=False):
+                exponentiate(_product(q, m.transpose(1, 2), scale=beta, out=w), no_op=no_op, out=w, share=share)
                 if divides_weights:
                     torch.bmm(w.mul_(share), v, out=o)
                 else:
@@ -121,11 +128,12 @@ class _ReadOut(Function):
         query, memory, values, weights = ctx.saved_tensors
         batch_and_heads = retrieved_grad.shape[:2]
         gradients = [
-            _empty(each, (*batch_and_heads, *each.shape[2:]), by_head=ctx.by_head) for each in (query, memory, values)
+            _empty(each, (*batch_and_heads, *each.shape[-2:]), by_head=ctx.by_head) for each in (query, memory, values)
         ]
-        grads = (_parts(each, by_head=ctx.by_head) for each in (retrieved_grad, *gradients))
-        scratch = weights.new_empty(weights.shape[1:])
-        for q, m, v, w, grad, query_grad, memory_grad, values_grad in _zipped(query, memory, values, weights, *grads):
+        laid_out = [_laid_out(each, by_head=ctx.by_head) for each in (retrieved_grad, *gradients)]
+        every_part = map(_parts, (query, memory, values, weights, *laid_out))
+        scratch = torch.empty_like(_parts(weights)[0])
+        for q, m, v, w, grad, query_grad, memory_grad, values_grad in zip(*every_part, strict=True):
             scores_grad = _scores_grad_(torch.bmm(grad, v.transpose(1, 2), out=scratch), w)
             torch.bmm(w.transpose(1, 2), grad, out=values_grad)
             _product(scores_grad, m, scale=ctx.beta, out=query_grad)
@@ -140,22 +148,11 @@ def _pays_by_head(query: Tensor, values: Tensor) -> bool:
     return size >= SMALLEST_HEAD and batch * num_queries * num_memories >= FEWEST_WEIGHTS
 
 
-def _weights(query: Tensor, memory: Tensor, *, is_kept: bool) -> Tensor:
-    """Memory for weights, (parts, pairs, queries, memories): the same for all parts where none is kept."""
-    parts, pairs, num_queries, _ = query.shape
-    weights = query.new_empty(parts if is_kept else 1, pairs, num_queries, memory.shape[2])
-    return weights.expand(parts, -1, -1, -1)
-
-
-def _parts(patterns: Tensor, *, by_head: bool) -> Tensor:
-    """``(batch, heads, length, features)`` as ``(parts, pairs, length, features)``.
-
-    A part is a head, where it lies, or all of them, copied if need be to lie side by side.
-    """
+def _laid_out(patterns: Tensor, *, by_head: bool) -> Tensor:
+    """``(batch, heads, length, features)`` as it lies, or side by side as ``(batch * heads, length, features)``."""
     if not by_head:
-        return patterns.reshape(1, -1, *patterns.shape[2:])
-    heads = patterns.transpose(0, 1)
-    return heads if heads.stride(-1) == 1 else heads.contiguous()  # one number for all, as the gradient of a sum has
+        return patterns.reshape(-1, *patterns.shape[2:])
+    return patterns if patterns.stride(-1) == 1 else patterns.contiguous()  # a sum's gradient is one number for all
 
 
 def _empty(like: Tensor, shape: tuple[int, ...], *, by_head: bool) -> Tensor:
@@ -164,6 +161,11 @@ def _empty(like: Tensor, shape: tuple[int, ...], *, by_head: bool) -> Tensor:
     entry = length * features
     strides = (entry, batch * entry) if by_head else (heads * entry, entry)
     return like.new_empty_strided(shape, (*strides, features, 1))
+
+
+def _parts(laid_out: Tensor) -> tuple[Tensor, ...]:
+    """What is computed at a time, (pairs, length, features): a head, or all that lies side by side."""
+    return laid_out.unbind(1) if laid_out.dim() == 4 else (laid_out,)
 
 
 class _Softmax(Function):
@@ -237,8 +239,3 @@ def _scores_grad_(weights_grad: Tensor, weights: Tensor) -> Tensor:
 def _product(left: Tensor, right: Tensor, *, scale: float, out: Tensor) -> Tensor:
     """``scale * left @ right``, written to ``out``."""
     return torch.baddbmm(out, left, right, beta=0, alpha=scale, out=out)
-
-
-def _zipped(*every_part: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """The tensors of one part after another."""
-    return zip(*(each.unbind() for each in every_part), strict=True)

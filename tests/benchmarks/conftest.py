@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stanhop.benchmarks import baselines
+from stanhop.benchmarks import baselines, network_figures
 from stanhop.config import DataConfig, ModelConfig, RunConfig, TrackingConfig, TrainConfig
 from stanhop.series.frame import Series
 from stanhop.series.synthetic import generate
@@ -22,6 +22,11 @@ def short_linear_training(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(baselines, "LINEAR_CONTEXT", 31)
     monkeypatch.setattr(baselines, "LINEAR_TRAINING", {"num_epochs": 1, "batch_size": 32, "lr": 1e-2})
     monkeypatch.setattr(baselines, "LOCAL_SEASONS", 2)
+
+
+@pytest.fixture(autouse=True)
+def few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network_figures, "NUM_ROUNDS", 3)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from stanhop.benchmarks import accuracy
+from stanhop.benchmarks import accuracy, network_figures
 from stanhop.benchmarks.accuracy import Cell
 from stanhop.benchmarks.measurement import Measurement
 from stanhop.cli.layers import data_set_layers
@@ -22,6 +22,11 @@ SMALL = (
     *("--set", "model.model_dim=4", "--set", "model.num_heads=2", "--set", "model.feedforward_dim=3"),
     *("--epochs", "1", "--set", "train.batch_size=17", "--device", "cpu", "--no-tracking"),
 )
+
+
+@pytest.fixture(autouse=True)
+def few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network_figures, "NUM_ROUNDS", 3)
 
 
 def test_a_grid_ends_in_a_table_and_goes_on_when_called_again(run: Any, table: Callable[..., Path]) -> None:

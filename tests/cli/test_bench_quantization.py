@@ -8,8 +8,15 @@ from typing import Any
 
 import pytest
 
+from stanhop.benchmarks import network_figures
+
 ON_TEST = ("--split", "test", "--dry-run", "--format", "json")
 NO_EXTRAS = ("--set", "model.channel_embedding=false", "--set", "model.instance_norm=false")
+
+
+@pytest.fixture(autouse=True)
+def few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network_figures, "NUM_ROUNDS", 3)
 
 
 def call(run: Any, table: Any, small: Any, *more: Any) -> Any:
