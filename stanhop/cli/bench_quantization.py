@@ -19,9 +19,7 @@ from stanhop.errors import Code, ConfigError, UsageError, quoted
 app = typer.Typer()
 TABLE = "quantization"
 NONE = "none"
-METHODS = (
-    "softmax,outeffhop,clipped_softmax,clipped_outeffhop,gated_softmax,gated_outeffhop,gsh,sparse_outeffhop,sparsemax"
-)
+METHODS = "softmax,outeffhop,clipped_softmax,clipped_outeffhop,gated_softmax,gated_outeffhop,gsh,sparse_outeffhop"
 BENCH_FLAGS = {key: names for key, names in TRAIN_FLAGS.items() if key != "train.seed"}
 
 
