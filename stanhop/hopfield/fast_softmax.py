@@ -39,7 +39,7 @@ processor it computes one weight at a time."""
 SHORTEST_SUM = 64
 """Weights a row from which torch sums them itself; shorter rows are multiplied by a column of ones."""
 
-SMALLEST_HEAD = 1024
+SMALLEST_HEAD = 1536
 """Numbers of one head in one batch entry from which heads are multiplied where they lie; products of smaller ones are
 faster on a copy that puts them side by side: see `stanhop bench kernels --shapes lengths`."""
 
