@@ -65,7 +65,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_testnodedown(node: Any) -> None:
     """Take it; of a worker that crashed there is none."""
     for figure in getattr(node, "workeroutput", {}).get(FIGURES, []):
-        figures.record(**figure)
+        figures.take(figure)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

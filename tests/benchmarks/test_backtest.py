@@ -116,16 +116,16 @@ def test_a_backtest_that_was_stopped_goes_on(
     task: BacktestTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = dataclasses.replace(task, folder=tmp_path / "stopped")
-    fit = backtest_module.fit
+    fit_once = backtest_module.fit_once
     calls: list[Path] = []
 
     def stopping(*arguments: object, **options: object) -> object:
         calls.append(options["run_path"])  # type: ignore[arg-type]
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return fit(*arguments, **options)  # type: ignore[arg-type]
+        return fit_once(*arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(backtest_module, "fit", stopping)
+    monkeypatch.setattr(backtest_module, "fit_once", stopping)
     with pytest.raises(KeyboardInterrupt):
         backtest(task, progress=False)
     lines: list[str] = []

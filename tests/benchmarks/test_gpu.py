@@ -73,4 +73,4 @@ def test_correctness_and_kernels_need_torch_triton_and_numpy_alone(tmp_path: Pat
     assert "time is up" in answer.stdout
     lacking = call("training", *arguments, prelude=ALLOWED)
     assert lacking.returncode == 1
-    assert "training needs yaml: pip install pydantic pyyaml" in lacking.stderr
+    assert "training needs pydantic: pip install pydantic pyyaml" in lacking.stderr

@@ -91,7 +91,9 @@ def test_days_across_a_clock_change_keep_their_hour() -> None:
 
 def test_a_future_that_the_clock_skips_is_refused() -> None:
     series = series_at("2020-03-24 02:30", frequency="D", zone="Europe/Berlin")
-    with pytest.raises(DataError, match=r"the times after 2020-03-28 .* of series 'a' do not exist.*--tz UTC") as caught:
+    with pytest.raises(
+        DataError, match=r"the times after 2020-03-28 .* of series 'a' do not exist.*--tz UTC"
+    ) as caught:
         future_times(series, steps=3)
     assert caught.value.code == Code.TIME
 

@@ -24,9 +24,14 @@ def record(goal: str, part: str, sentence: str) -> None:
         part: What of it was looked at; a later run takes the place of an earlier one.
         sentence: The figure, with the number of cases it rests on.
     """
-    MEASURED[:] = [each for each in MEASURED if (each["goal"], each["part"]) != (goal, part)]
     today = datetime.now(UTC).date().isoformat()
-    MEASURED.append({"goal": goal, "part": part, "sentence": sentence, "measured": today})
+    take({"goal": goal, "part": part, "sentence": sentence, "measured": today})
+
+
+def take(figure: dict[str, str]) -> None:
+    """Keep a figure that was recorded here or in another process of this run."""
+    MEASURED[:] = [each for each in MEASURED if (each["goal"], each["part"]) != (figure["goal"], figure["part"])]
+    MEASURED.append(figure)
 
 
 def lines() -> list[str]:
