@@ -13,6 +13,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +178,7 @@ def _spoil(config: dict[str, Any], moment: random.Random) -> None:
     if isinstance(place, dict) and moment.random() < 0.2:
         place[moment.choice(("__class__", "loader_module", f"{key}s", "../x"))] = place.pop(key)
     else:
-        place[key] = moment.choice(NUMBERS_OF_NO_USE)
+        place[key] = deepcopy(moment.choice(NUMBERS_OF_NO_USE))  # a list may be spoilt in its turn
 
 
 def _replace_config(directory: Path, content: bytes) -> None:
