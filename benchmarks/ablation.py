@@ -27,7 +27,8 @@ from stanhop import storage
 from stanhop.benchmarks.table import machine
 from stanhop.cli.layers import run_layers
 from stanhop.config import Layer, ModelConfig, RunConfig, nest, resolve
-from stanhop.forecasting import bundle as bundles
+from stanhop.forecasting.bundle import load_bundle
+from stanhop.forecasting.bundle import network as bundle_network
 from stanhop.forecasting.evaluation import evaluate
 from stanhop.model.block import AcrossChannels, TandemBlock
 from stanhop.model.network import STanHopNet, build_network
@@ -147,7 +148,7 @@ def built(cut: Callable[[STanHopNet], None]) -> Iterator[None]:
 
     with (
         mock.patch.object(lightning_module, "build_network", build),
-        mock.patch.object(bundles, "build_network", build),
+        mock.patch.object(bundle_network, "build_network", build),
     ):
         yield
 
@@ -160,7 +161,7 @@ def measured(variant: Variant, base: list[Layer], seed: int, folder: Path) -> di
     series_set = load_series(config.data)
     with built(variant.cut):
         result = fit_once(config, run_path=path, progress=False, series_set=series_set)
-        found = evaluate(bundles.load_bundle(result.model_path), series_set, split="validation").metrics
+        found = evaluate(load_bundle(result.model_path), series_set, split="validation").metrics
     return {
         "mse": found["mse_scaled"],
         "mae": found["mae_scaled"],

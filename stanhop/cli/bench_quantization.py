@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stanhop.cli.layers import run_layers
 from stanhop.cli.options import TRAIN_FLAGS, Assignments, Files, Flags, NoProgress, command
 from stanhop.cli.output import Output
-from stanhop.config import Layer, RunConfig, resolve
+from stanhop.config import Layer, resolve
 from stanhop.errors import Code, ConfigError, UsageError, quoted
+
+if TYPE_CHECKING:
+    from stanhop.benchmarks.quantization import Cell
 
 app = typer.Typer()
 TABLE = "quantization"
@@ -61,33 +65,20 @@ def quantization(
     import torch
 
     from stanhop.benchmarks.machine import machine
-    from stanhop.benchmarks.quantization import Cell, method_settings, run_cells, step_times
+    from stanhop.benchmarks.quantization import run_cells, step_times
     from stanhop.benchmarks.quantization_table import checkpoints, summary, to_markdown
-    from stanhop.quantization.outliers import COUNTED
-    from stanhop.quantization.simulate import Protocol
     from stanhop.storage import write_text
 
-    selections = [each for each in COUNTED if each != "decoder"]  # which our network has not
-    if counted not in selections:
-        raise UsageError(Code.USAGE, f"--outputs: {quoted(counted)} is none of {', '.join(selections)}")
-    widths = tuple(_words(schemes, option="--schemes"))
-    for width in widths:
-        Protocol.of(width)
-    real = _backends(backends)
-    settings = {method: method_settings(method) for method in _words(methods, option="--methods")}
-    cells = [
-        Cell(method, _config(data, settings[method], seed, files or [], assignments or [], flags), widths, real)
-        for seed, method in product(_numbers(seeds, option="--seeds"), settings)
-    ]
-    for network in {cell.config.model.network for cell in cells} - {"stanhop"}:
-        problem = f"model.network is {network}, which cannot be simulated"
-        raise ConfigError(Code.CONFIG, problem, fix="leave the key out")
-    shows_progress = output.is_human and not no_progress
+    _check_outputs(counted)
+    layers = run_layers(
+        data=data, preset=None, files=files or [], assignments=assignments or [], flags=flags, environment=os.environ
+    )
+    cells = _cells(layers, methods=methods, seeds=seeds, schemes=_schemes(schemes), backends=_backends(backends))
 
     def report(line: str) -> None:
         output.notes([line])
 
-    measured = run_cells(cells, folder=folder, progress=shows_progress, report=report)
+    measured = run_cells(cells, folder=folder, progress=output.is_human and not no_progress, report=report)
     steps = step_times(cells, folder=folder, report=report)
     rows = summary(measured, steps)
     command_line = (
@@ -108,13 +99,44 @@ def quantization(
     output.result({"table": target / f"{TABLE}.md", "rows": rows}, human=markdown.rstrip())
 
 
-def _config(
-    data: str, settings: dict[str, object], seed: int, files: list[Path], assignments: list[str], flags: Flags
-) -> RunConfig:
-    layers = run_layers(
-        data=data, preset=None, files=files, assignments=assignments, flags=flags, environment=os.environ
-    )
-    return resolve([*layers, Layer("the grid", {"model": settings, "train": {"seed": seed}})])
+def _cells(
+    layers: Sequence[Layer], *, methods: str, seeds: str, schemes: tuple[str, ...], backends: tuple[str, ...]
+) -> list[Cell]:
+    """A training for each method and seed, over ``layers``.
+
+    Raises:
+        UsageError: a list cannot be read, or names a method that does not exist.
+        ConfigError: the configuration is of a network that cannot be simulated.
+    """
+    from stanhop.benchmarks.quantization import Cell, method_settings
+
+    settings = {method: method_settings(method) for method in _words(methods, option="--methods")}
+    cells = []
+    for seed, method in product(_numbers(seeds, option="--seeds"), settings):
+        config = resolve([*layers, Layer("the grid", {"model": settings[method], "train": {"seed": seed}})])
+        if config.model.network != "stanhop":
+            problem = f"model.network is {config.model.network}, which cannot be simulated"
+            raise ConfigError(Code.CONFIG, problem, fix="leave the key out")
+        cells.append(Cell(method, config, schemes, backends))
+    return cells
+
+
+def _check_outputs(counted: str) -> None:
+    from stanhop.quantization.outliers import COUNTED
+
+    selections = [each for each in COUNTED if each != "decoder"]  # which our network has not
+    if counted not in selections:
+        raise UsageError(Code.USAGE, f"--outputs: {quoted(counted)} is none of {', '.join(selections)}")
+
+
+def _schemes(text: str) -> tuple[str, ...]:
+    """The bit widths in ``text``, all of which can be simulated."""
+    from stanhop.quantization.simulate import Protocol
+
+    words = tuple(_words(text, option="--schemes"))
+    for word in words:
+        Protocol.of(word)
+    return words
 
 
 def _backends(text: str) -> tuple[str, ...]:
