@@ -3,6 +3,7 @@
     python benchmarks/gpu.py                       # all parts, one after the other
     python benchmarks/gpu.py correctness kernels   # some of them
     python benchmarks/gpu.py --rehearse            # every part on a CPU, tiny, kernels in Triton's interpreter
+    python benchmarks/gpu.py --workers 12          # the gates by 12 processes, for compiling takes longest
 
 Each part ends within 8 minutes and keeps what it has found in ``benchmarks/results/gpu``: called again, it goes on
 where it stopped. Parts:
@@ -24,6 +25,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -49,6 +51,10 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=MINUTES, help="of one part, after which no case begins")
     parser.add_argument("--output", type=Path, help="where results are kept")
     parser.add_argument("--rehearse", action="store_true", help="on a CPU, tiny, in Triton's interpreter")
+    parser.add_argument("--workers", type=int, default=1, help="processes that share the cases of correctness")
+    parser.add_argument("--share", type=int, help="do this share of them; what the workers are called with")
+    parser.add_argument("--seconds", type=float, default=1.5, help="of one phase of a case of kernels")
+    parser.add_argument("--caches", nargs="+", choices=("cold", "warm", "host"), help="which of them; default all")
     given = parser.parse_args()
     unknown = set(given.parts) - set(PARTS)
     if unknown:
@@ -60,7 +66,10 @@ def main() -> int:
     if not given.rehearse and not torch.cuda.is_available():
         print("there is no CUDA device here; --rehearse runs every part on a CPU", file=sys.stderr)
         return 4
-    visit = Visit(given.output or (REHEARSAL if given.rehearse else RESULTS), given.rehearse, given.minutes)
+    visit = Visit(given)
+    if given.share is not None:
+        visit.correctness_share(given.share)
+        return 0
     is_sound = True
     for part in given.parts or PARTS:
         print(f"== {part}", flush=True)
@@ -75,22 +84,51 @@ def main() -> int:
 class Visit:
     """One machine's results in one folder."""
 
-    def __init__(self, folder: Path, is_rehearsal: bool, minutes: float) -> None:
+    def __init__(self, given: argparse.Namespace) -> None:
         import torch
 
         from stanhop.benchmarks.machine import machine
 
-        self.folder, self.is_rehearsal, self.minutes = folder, is_rehearsal, minutes
-        self.device = torch.device("cpu" if is_rehearsal else "cuda")
+        self.given, self.is_rehearsal, self.minutes = given, given.rehearse, given.minutes
+        self.folder: Path = given.output or (REHEARSAL if given.rehearse else RESULTS)
+        self.device = torch.device("cpu" if given.rehearse else "cuda")
         self.machine = machine(self.device)
         print(self.machine.get("gpu", self.machine["processor"]), self.machine["versions"], flush=True)
 
     def correctness(self) -> bool:
         """Gates alone; whether all of ours pass."""
         from stanhop.benchmarks.kernels.measure import Settings
+        from stanhop.storage import write_text
 
-        document = self._measure("correctness", Settings(caches=()))
+        if self.given.workers > 1:
+            shares = self._shared_out()
+            records = [record for share in shares for record in share["records"]]
+            write_text(self._path("correctness"), json.dumps({**shares[0], "records": records}, indent=1) + "\n")
+        document = self._measure("correctness", Settings(caches=()))  # what the workers left, or all
         return self._report_gates(document)
+
+    def correctness_share(self, share: int) -> None:
+        """The gates of every so manieth case, in a file of their own."""
+        from stanhop.benchmarks.kernels.measure import Settings
+
+        self._measure(self._share_name(share), Settings(caches=()), share=share)
+
+    def _shared_out(self) -> list[dict[str, Any]]:
+        """What as many processes as there are workers find out."""
+        shares = range(self.given.workers)
+        same = ["--workers", str(self.given.workers), "--minutes", str(self.minutes), "--output", str(self.folder)]
+        call = [sys.executable, __file__, "correctness", *same, *(["--rehearse"] if self.is_rehearsal else [])]
+        running = [subprocess.Popen([*call, "--share", str(share)]) for share in shares]
+        for process in running:
+            process.wait()
+        found = [self._load(self._share_name(share)) for share in shares]
+        for share in shares:
+            self._path(self._share_name(share)).unlink(missing_ok=True)
+        return [each for each in found if each is not None]
+
+    @staticmethod
+    def _share_name(share: int) -> str:
+        return f"correctness-{share}"
 
     def kernels(self) -> bool:
         """Gates and times."""
@@ -98,7 +136,7 @@ class Visit:
         from stanhop.benchmarks.kernels.measure import CACHES, Settings
         from stanhop.storage import write_text
 
-        settings = Settings(caches=CACHES, num_rounds=50, limit=1.5)
+        settings = Settings(caches=tuple(self.given.caches or CACHES), num_rounds=50, limit=self.given.seconds)
         if self.is_rehearsal:
             settings = Settings(num_rounds=1, limit=0.0, phases=("both",), most_copies=2)
         document = self._measure("kernels", settings)
@@ -115,7 +153,7 @@ class Visit:
             print(f"training needs {absent.name}: pip install pydantic pyyaml", file=sys.stderr)
             return False
         tiny = self.is_rehearsal
-        rounds, limit = (1, 0.0) if tiny else (50, 20.0)
+        rounds, limit = (1, 0.0) if tiny else (50, 2 * self.given.seconds)
         todo: dict[str, Callable[[], Any]] = {}
         for levels in PUBLISHED_LEVELS:
             todo[f"published, {levels} levels"] = lambda levels=levels: compare(
@@ -165,14 +203,16 @@ class Visit:
             print("a rehearsal: these figures mean nothing")
         print(goals.goals_text(table))
 
-    def _measure(self, name: str, settings: Any) -> dict[str, Any]:
-        """Every case of the groups for CUDA, as far as time allows."""
+    def _measure(self, name: str, settings: Any, share: int | None = None) -> dict[str, Any]:
+        """Every case of the groups for CUDA, or a worker's share of them, as far as time allows."""
         from stanhop.benchmarks.kernels.cases import cases_of, names_of
         from stanhop.benchmarks.kernels.document import run
 
         cases = list(cases_of(names_of("cuda"), self.device, meant_for="cuda", is_tiny=self.is_rehearsal))
         if self.is_rehearsal:  # one shape a group says all that a tiny one can
             cases = list({(case.group, case.rule.name): case for case in cases}.values())
+        if share is not None:
+            cases = cases[share :: self.given.workers]
         document: dict[str, Any] = run(
             cases, settings, path=self._path(name), machine=self.machine, command=f"python benchmarks/gpu.py {name}",
             resume=True, report=lambda line: print(line, flush=True), deadline=self._deadline(),

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from stanhop.benchmarks import timing
 from stanhop.benchmarks.bisection import bisecting
+from stanhop.benchmarks.gpu_training import captured
 from stanhop.model.published import PublishedSTanHopNet
 from stanhop.model.published_config import PublishedConfig
 
@@ -20,7 +21,7 @@ NUM_CHANNELS, CONTEXT_LENGTH, PREDICTION_LENGTH, PATCH_LENGTH = 7, 168, 24, 12
 """ETTh1's channels, a week of context, a day ahead; 14 patches."""
 PERIOD = 24
 LEARNING_RATE = 1e-3
-OURS, BISECTION = "ours", "bisection"
+OURS, BISECTION, GRAPH = "ours", "bisection", "ours, CUDA graph"
 WAYS: dict[str, Callable[[], AbstractContextManager[None]]] = {OURS: nullcontext, BISECTION: bisecting}
 
 Batch = tuple[Tensor, Tensor]
@@ -75,7 +76,8 @@ class Training:
         """The network as ``seed`` makes it, the same for every way."""
         torch.manual_seed(seed)
         network = PublishedSTanHopNet(config).to(device)
-        return cls(network, torch.optim.Adam(network.parameters(), lr=LEARNING_RATE), way)
+        is_cuda = device.type == "cuda"
+        return cls(network, torch.optim.Adam(network.parameters(), lr=LEARNING_RATE, capturable=is_cuda), way)
 
     def step(self, batch: Batch) -> Tensor:
         """Forward, backward, optimiser; returns the loss, still on its device."""
@@ -102,7 +104,7 @@ def compare(
 
     Returns:
         Loss curves and how far apart they are at most, relative to the loss; seconds a step with quantiles, and how
-        many times as long as ours bisection takes, round by round.
+        many times as long as ours bisection takes, round by round; on CUDA also as ours in a CUDA graph.
     """
     data = batches(num_steps, batch_size=batch_size, device=device)
     trainings = {way: Training.start(config, way, device) for way in WAYS}
@@ -115,7 +117,7 @@ def compare(
     curves = {way: [float(loss) for loss in values] for way, values in losses.items()}
     report("timing")
     samples = _timed(trainings, data, device, num_rounds=num_rounds, limit=limit)
-    low, median, high = timing.ratio(samples[BISECTION], samples[OURS])
+    ratios = {way: timing.ratio(samples[BISECTION], values) for way, values in samples.items() if way != BISECTION}
     return {
         "config": config.model_dump(mode="json"),
         "batch_size": batch_size,
@@ -123,8 +125,13 @@ def compare(
         "losses": curves,
         "largest_difference": largest_difference(curves[OURS], curves[BISECTION]),
         "seconds": {way: vars(timing.timing(values)) for way, values in samples.items()},
-        "bisection_over_ours": {"low": low, "median": median, "high": high},
+        "bisection_over_ours": _named(ratios[OURS]),
+        **({"bisection_over_graph": _named(ratios[GRAPH])} if GRAPH in ratios else {}),
     }
+
+
+def _named(quantiles: tuple[float, float, float]) -> dict[str, float]:
+    return dict(zip(("low", "median", "high"), quantiles, strict=True))
 
 
 def largest_difference(one: list[float], other: list[float]) -> float:
@@ -141,4 +148,6 @@ def _timed(
         way: clock.sampler([lambda training=training: training.step(data[0])])  # type: ignore[misc]  # mypy does not see the default
         for way, training in trainings.items()
     }
+    if device.type == "cuda":
+        samplers[GRAPH] = clock.sampler([captured(lambda: trainings[OURS].step(data[0]))])
     return timing.in_turns(samplers, num_rounds=num_rounds, limit=limit)

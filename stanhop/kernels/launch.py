@@ -95,7 +95,7 @@ def gradient_like(patterns: Tensor) -> Tensor:
 def launch_forward(tensors: Tensors, rule: Rule) -> tuple[Tensor, Tensor]:
     """The read-out (batch, heads, queries, values_dim), and pivot and threshold of each query."""
     query, values = tensors.query, tensors.values
-    plan = forward_plan(_shape(tensors))
+    plan = forward_plan(_shape(tensors, rule))
     retrieved, statistics = output_like(query, values), statistics_like(query)
     num_blocks = triton.cdiv(query.shape[2], plan.query_block)
     num_pairs = query.shape[0] * query.shape[1]
@@ -123,7 +123,7 @@ def launch_backward(
     """Gradients, given that of the read-out; ``retrieved`` is needed where ``needs_retrieved`` says so."""
     if tensors.query.shape[:3].numel() == 0:
         return _no_gradients(tensors, learns_alpha=learns_alpha)
-    plan = backward_plan(_shape(tensors))
+    plan = backward_plan(_shape(tensors, rule))
     launch = _launch_resident_backward if plan.is_resident else _launch_looped_backward
     retrieved = tensors.query if retrieved is None else retrieved  # not read then
     shares = launch(
@@ -162,7 +162,7 @@ def _launch_looped_backward(
     learns_alpha: bool,
 ) -> Gradients:  # fmt: skip
     """As the resident one, in two launches: by blocks of queries, then by blocks of memories."""
-    by_memories = memories_plan(_shape(tensors))
+    by_memories = memories_plan(_shape(tensors, rule))
     num_pairs = tensors.query.shape[0] * tensors.query.shape[1]
     num_blocks = triton.cdiv(tensors.query.shape[2], plan.query_block)
     memory_blocks = triton.cdiv(tensors.memory.shape[2], by_memories.memory_block)
@@ -187,7 +187,7 @@ def _launch_looped_backward(
 
 def needs_retrieved(tensors: Tensors, rule: Rule) -> bool:
     """Whether the backward pass reads the read-out again."""
-    return rule.is_plain_softmax and not backward_plan(_shape(tensors)).is_resident
+    return rule.is_plain_softmax and not backward_plan(_shape(tensors, rule)).is_resident
 
 
 def with_dense_features(patterns: Tensor) -> Tensor:
@@ -195,10 +195,12 @@ def with_dense_features(patterns: Tensor) -> Tensor:
     return patterns if patterns.stride(-1) == 1 else patterns.contiguous()
 
 
-def _shape(tensors: Tensors) -> Shape:
+def _shape(tensors: Tensors, rule: Rule) -> Shape:
     query, memory, values = tensors.query, tensors.memory, tensors.values
-    is_before_9 = capability_of(query.device) < (9, 0)
-    return Shape(query.shape[2], memory.shape[2], query.shape[3], values.shape[3], query.element_size(), is_before_9)
+    return Shape(
+        query.shape[2], memory.shape[2], query.shape[3], values.shape[3], query.element_size(),
+        is_softmax=rule.kind == "softmax", is_before_9=capability_of(query.device) < (9, 0),
+    )  # fmt: skip
 
 
 @functools.cache
@@ -243,7 +245,7 @@ def _constants(tensors: Tensors, rule: Rule, plan: Plan) -> dict[str, Any]:
         "PRECISION": _precision(tensors.query),
         "ON_DEVICE": on_device,
         "num_warps": plan.num_warps,
-        "num_stages": 1 if plan.is_resident else 2,
+        "num_stages": plan.num_stages,
         **COMPILER_OPTIONS,
     }
 

@@ -26,6 +26,7 @@ from stanhop.kernels.separation import (
 from stanhop.kernels.tiles import (
     clip_slope,
     clipped,
+    exists,
     gated,
     is_memory,
     kept,
@@ -95,7 +96,7 @@ def _sums(
             q, pair_memory, row_stride, first, features, mask, mask_strides, batch, num_memories, beta,
             MASKED, HEAD_DIM, MEMORY_BLOCK, PRECISION, ON_DEVICE,
         )  # fmt: skip
-        block_total, block_slope = sums(differences(scores, m), t, a, KIND, EXACT, ON_DEVICE)
+        block_total, block_slope = sums(differences(scores, m, KIND), t, a, KIND, EXACT, ON_DEVICE)
         total, slope = total + block_total, slope + block_slope
     return with_no_op(total, slope, m, t, a, KIND, NO_OP)
 
@@ -134,6 +135,39 @@ def _threshold(
 
 
 @triton.jit
+def _num_in_whole_blocks(length, BLOCK: tl.constexpr, PAYS: tl.constexpr):
+    """How many of ``length`` fill blocks, in which nothing need be tested; 0 where a loop of its own for them spills."""
+    if PAYS:
+        num_whole = length // BLOCK * BLOCK
+    else:
+        num_whole = 0
+    return num_whole
+
+
+@triton.jit
+def _softmax_step(
+    largest, total, out, q, pair_memory, memory_stride, pair_values, values_stride, first,
+    head_features, values_features, mask, mask_strides, batch, num_memories, seed, pair, rows, num_queries,
+    beta, rate, WHOLE: tl.constexpr, MASKED: tl.constexpr, DROPOUT: tl.constexpr,
+    HEAD_DIM: tl.constexpr, VALUES_DIM: tl.constexpr, MEMORY_BLOCK: tl.constexpr,
+    PRECISION: tl.constexpr, ON_DEVICE: tl.constexpr,
+):  # fmt: skip
+    """Maximum, sum and read-out of each row with one more block of memories, which begins at ``first``."""
+    columns = first + tl.arange(0, MEMORY_BLOCK)
+    is_column = is_memory(mask, mask_strides, batch, columns, num_memories, MASKED, WHOLE)
+    k = load_patterns(pair_memory, memory_stride, columns, head_features, is_column, HEAD_DIM, ON_DEVICE)
+    v = load_patterns(pair_values, values_stride, columns, values_features, is_column, VALUES_DIM, ON_DEVICE)
+    scores = tile_scores(q, k, beta, is_column, PRECISION)
+    larger = tl.maximum(largest, tl.max(scores, axis=1))
+    pivot = tl.where(larger == -float("inf"), 0.0, larger)
+    rescale = tl.exp(largest - pivot)
+    weights = tl.exp(scores - pivot[:, None])
+    total = total * rescale + tl.sum(weights, axis=1)
+    weights *= kept(seed, pair, rows, columns, num_queries, num_memories, rate, DROPOUT)
+    return larger, total, out * rescale[:, None] + product(weights, v, PRECISION)
+
+
+@triton.jit
 def looped_forward(
     query, query_strides, memory, memory_strides, values, values_strides,
     alpha, mask, mask_strides, gate, gate_strides, seed,
@@ -158,22 +192,19 @@ def looped_forward(
     if KIND == "softmax" and not CLIP:
         largest = tl.full([QUERY_BLOCK], 0.0 if NO_OP else -float("inf"), tl.float32)
         total = tl.full([QUERY_BLOCK], 1.0 if NO_OP else 0.0, tl.float32)
-        for first in range(0, num_memories, MEMORY_BLOCK):
-            columns = first + tl.arange(0, MEMORY_BLOCK)
-            is_column = is_memory(mask, mask_strides, batch, columns, num_memories, MASKED)
-            k = load_patterns(pair_memory, memory_strides[2], columns, head_features, is_column, HEAD_DIM, ON_DEVICE)
-            v = load_patterns(
-                pair_values, values_strides[2], columns, values_features, is_column, VALUES_DIM, ON_DEVICE
-            )
-            scores = tile_scores(q, k, beta, is_column, PRECISION)
-            larger = tl.maximum(largest, tl.max(scores, axis=1))
-            pivot = tl.where(larger == -float("inf"), 0.0, larger)
-            rescale = tl.exp(largest - pivot)
-            weights = tl.exp(scores - pivot[:, None])
-            total = total * rescale + tl.sum(weights, axis=1)
-            weights *= kept(seed, pair, rows, columns, num_queries, num_memories, rate, DROPOUT)
-            out = out * rescale[:, None] + product(weights, v, PRECISION)
-            largest = larger
+        num_whole = _num_in_whole_blocks(num_memories, MEMORY_BLOCK, not MASKED and not DROPOUT)
+        for first in range(0, num_whole, MEMORY_BLOCK):
+            largest, total, out = _softmax_step(
+                largest, total, out, q, pair_memory, memory_strides[2], pair_values, values_strides[2], first,
+                head_features, values_features, mask, mask_strides, batch, num_memories, seed, pair, rows, num_queries,
+                beta, rate, True, MASKED, DROPOUT, HEAD_DIM, VALUES_DIM, MEMORY_BLOCK, PRECISION, ON_DEVICE,
+            )  # fmt: skip
+        for first in range(num_whole, num_memories, MEMORY_BLOCK):
+            largest, total, out = _softmax_step(
+                largest, total, out, q, pair_memory, memory_strides[2], pair_values, values_strides[2], first,
+                head_features, values_features, mask, mask_strides, batch, num_memories, seed, pair, rows, num_queries,
+                beta, rate, False, MASKED, DROPOUT, HEAD_DIM, VALUES_DIM, MEMORY_BLOCK, PRECISION, ON_DEVICE,
+            )  # fmt: skip
         total = tl.where(total == 0.0, 1.0, total)
         m, t = tl.where(largest == -float("inf"), 0.0, largest), tl.log(total)
         out = out / total[:, None]
@@ -195,7 +226,7 @@ def looped_forward(
             v = load_patterns(
                 pair_values, values_strides[2], columns, values_features, is_column, VALUES_DIM, ON_DEVICE
             )
-            d = differences(tile_scores(q, k, beta, is_column, PRECISION), m)
+            d = differences(tile_scores(q, k, beta, is_column, PRECISION), m, KIND)
             weights, _ = weights_and_slopes(d, t[:, None], a, KIND)
             weights = clipped(weights, gamma, eta, CLIP)
             weights *= kept(seed, pair, rows, columns, num_queries, num_memories, rate, DROPOUT)
@@ -204,6 +235,30 @@ def looped_forward(
     store_patterns(pair_out, retrieved_strides[2], rows, values_features, is_row, out, VALUES_DIM)
     tl.store(pivots + pair * num_queries + rows, m, mask=is_row)
     tl.store(thresholds + pair * num_queries + rows, t, mask=is_row)
+
+
+@triton.jit
+def _query_gradient_step(
+    q_grad, a_grad, q, out_grad, m, t, delta, a, gamma,
+    pair_memory, memory_stride, pair_values, values_stride, first, head_features, values_features,
+    mask, mask_strides, batch, num_memories, seed, pair, rows, num_queries, beta, eta, rate,
+    WHOLE: tl.constexpr, KIND: tl.constexpr, CLIP: tl.constexpr, MASKED: tl.constexpr, DROPOUT: tl.constexpr,
+    LEARNS_ALPHA: tl.constexpr, HEAD_DIM: tl.constexpr, VALUES_DIM: tl.constexpr, MEMORY_BLOCK: tl.constexpr,
+    PRECISION: tl.constexpr, ON_DEVICE: tl.constexpr,
+):  # fmt: skip
+    """Gradients by query and alpha with the share of one more block of memories, which begins at ``first``."""
+    columns = first + tl.arange(0, MEMORY_BLOCK)
+    is_column = is_memory(mask, mask_strides, batch, columns, num_memories, MASKED, WHOLE)
+    k = load_patterns(pair_memory, memory_stride, columns, head_features, is_column, HEAD_DIM, ON_DEVICE)
+    v = load_patterns(pair_values, values_stride, columns, values_features, is_column, VALUES_DIM, ON_DEVICE)
+    d = differences(tile_scores(q, k, beta, is_column, PRECISION), m, KIND)
+    p, g = weights_and_slopes(d, t[:, None], a, KIND)
+    factor = kept(seed, pair, rows, columns, num_queries, num_memories, rate, DROPOUT)
+    u_grad = tl.dot(out_grad, tl.trans(v), input_precision=PRECISION) * factor
+    deviation = u_grad * clip_slope(p, gamma, eta, CLIP) - delta[:, None]
+    if LEARNS_ALPHA:
+        a_grad -= tl.sum(alpha_slope(p, g, a) * deviation, axis=1)
+    return q_grad + product(g * deviation * beta, k, PRECISION), a_grad
 
 
 @triton.jit
@@ -258,7 +313,7 @@ def looped_backward_queries(
             v = load_patterns(
                 pair_values, values_strides[2], columns, values_features, is_column, VALUES_DIM, ON_DEVICE
             )
-            d = differences(tile_scores(q, k, beta, is_column, PRECISION), m)
+            d = differences(tile_scores(q, k, beta, is_column, PRECISION), m, KIND)
             p, g = weights_and_slopes(d, t[:, None], a, KIND)
             factor = kept(seed, pair, rows, columns, num_queries, num_memories, rate, DROPOUT)
             u_grad = tl.dot(out_grad, tl.trans(v), input_precision=PRECISION) * factor
@@ -274,23 +329,56 @@ def looped_backward_queries(
     if LEARNS_ALPHA and NO_OP:
         no_op_p, no_op_g = weights_and_slopes(-m, t, a, KIND)
         a_grad += alpha_slope(no_op_p, no_op_g, a) * delta
-    for first in range(0, num_memories, MEMORY_BLOCK):
-        columns = first + tl.arange(0, MEMORY_BLOCK)
-        is_column = is_memory(mask, mask_strides, batch, columns, num_memories, MASKED)
-        k = load_patterns(pair_memory, memory_strides[2], columns, head_features, is_column, HEAD_DIM, ON_DEVICE)
-        v = load_patterns(pair_values, values_strides[2], columns, values_features, is_column, VALUES_DIM, ON_DEVICE)
-        d = differences(tile_scores(q, k, beta, is_column, PRECISION), m)
-        p, g = weights_and_slopes(d, t[:, None], a, KIND)
-        factor = kept(seed, pair, rows, columns, num_queries, num_memories, rate, DROPOUT)
-        u_grad = tl.dot(out_grad, tl.trans(v), input_precision=PRECISION) * factor
-        deviation = u_grad * clip_slope(p, gamma, eta, CLIP) - delta[:, None]
-        if LEARNS_ALPHA:
-            a_grad -= tl.sum(alpha_slope(p, g, a) * deviation, axis=1)
-        q_grad += product(g * deviation * beta, k, PRECISION)
+    num_whole = _num_in_whole_blocks(num_memories, MEMORY_BLOCK, KIND == "softmax" and not MASKED and not DROPOUT)
+    for first in range(0, num_whole, MEMORY_BLOCK):
+        q_grad, a_grad = _query_gradient_step(
+            q_grad, a_grad, q, out_grad, m, t, delta, a, gamma,
+            pair_memory, memory_strides[2], pair_values, values_strides[2], first, head_features, values_features,
+            mask, mask_strides, batch, num_memories, seed, pair, rows, num_queries, beta, eta, rate,
+            True, KIND, CLIP, MASKED, DROPOUT, LEARNS_ALPHA, HEAD_DIM, VALUES_DIM, MEMORY_BLOCK, PRECISION, ON_DEVICE,
+        )  # fmt: skip
+    for first in range(num_whole, num_memories, MEMORY_BLOCK):
+        q_grad, a_grad = _query_gradient_step(
+            q_grad, a_grad, q, out_grad, m, t, delta, a, gamma,
+            pair_memory, memory_strides[2], pair_values, values_strides[2], first, head_features, values_features,
+            mask, mask_strides, batch, num_memories, seed, pair, rows, num_queries, beta, eta, rate,
+            False, KIND, CLIP, MASKED, DROPOUT, LEARNS_ALPHA, HEAD_DIM, VALUES_DIM, MEMORY_BLOCK, PRECISION, ON_DEVICE,
+        )  # fmt: skip
     pair_query_grad = row_of(query_grad, query_grad_strides, batch, head)
     store_patterns(pair_query_grad, query_grad_strides[2], rows, head_features, is_row, q_grad, HEAD_DIM)
     if LEARNS_ALPHA:
         tl.store(alpha_grad + block.to(tl.int64) * num_pairs + pair, tl.sum(a_grad, axis=0))
+
+
+@triton.jit
+def _memory_gradient_step(
+    k_grad, v_grad, k, v, a, gamma, may_retrieve, columns, first, head_features, values_features,
+    pair_query, query_stride, pair_out_grad, out_grad_stride, gate, gate_strides,
+    pivots, thresholds, deltas, batch, head, seed, pair, num_queries, num_memories, beta, eta, rate,
+    WHOLE: tl.constexpr, KIND: tl.constexpr, CLIP: tl.constexpr, GATED: tl.constexpr, DROPOUT: tl.constexpr,
+    HEAD_DIM: tl.constexpr, VALUES_DIM: tl.constexpr, QUERY_BLOCK: tl.constexpr,
+    PRECISION: tl.constexpr, ON_DEVICE: tl.constexpr,
+):  # fmt: skip
+    """Gradients by a block of memories and its values with the share of one more block of queries, which begins at
+    ``first``."""
+    rows = first + tl.arange(0, QUERY_BLOCK)
+    is_row = exists(rows, num_queries, WHOLE)
+    q = load_patterns(pair_query, query_stride, rows, head_features, is_row, HEAD_DIM, ON_DEVICE)
+    out_grad = load_patterns(pair_out_grad, out_grad_stride, rows, values_features, is_row, VALUES_DIM, ON_DEVICE)
+    open_share = openness(gate, gate_strides, batch, head, rows, is_row, GATED)
+    out_grad = gated(out_grad, open_share, GATED).to(v.dtype)
+    m = tl.load(pivots + pair * num_queries + rows, mask=is_row, other=0.0)
+    t = tl.load(thresholds + pair * num_queries + rows, mask=is_row, other=0.0)
+    delta = tl.load(deltas + pair * num_queries + rows, mask=is_row, other=0.0)
+    d = differences(tile_scores(q, k, beta, may_retrieve, PRECISION), m, KIND)
+    p, g = weights_and_slopes(d, t[:, None], a, KIND)
+    factor = kept(seed, pair, rows, columns, num_queries, num_memories, rate, DROPOUT)
+    u = clipped(p, gamma, eta, CLIP) * factor
+    u_grad = tl.dot(out_grad, tl.trans(v), input_precision=PRECISION) * factor
+    s_grad = g * (u_grad * clip_slope(p, gamma, eta, CLIP) - delta[:, None]) * beta
+    k_grad += product(tl.trans(s_grad), q, PRECISION)
+    v_grad += product(tl.trans(u), out_grad, PRECISION)
+    return k_grad, v_grad
 
 
 @triton.jit
@@ -313,6 +401,8 @@ def looped_backward_memories(
     head_features, values_features = tl.arange(0, HEAD_BLOCK), tl.arange(0, VALUES_BLOCK)
     columns = block * MEMORY_BLOCK + tl.arange(0, MEMORY_BLOCK)
     is_column = is_memory(mask, mask_strides, batch, columns, num_memories, MASKED)
+    # Columns beyond the last memory get gradients, too, which are not written: no test of them in the loop.
+    may_retrieve = is_memory(mask, mask_strides, batch, columns, num_memories, MASKED, not MASKED)
     pair_memory, pair_values = row_of(memory, memory_strides, batch, head), row_of(values, values_strides, batch, head)
     k = load_patterns(pair_memory, memory_strides[2], columns, head_features, is_column, HEAD_DIM, ON_DEVICE)
     v = load_patterns(pair_values, values_strides[2], columns, values_features, is_column, VALUES_DIM, ON_DEVICE)
@@ -322,26 +412,23 @@ def looped_backward_memories(
     pair_out_grad = row_of(retrieved_grad, retrieved_grad_strides, batch, head)
     k_grad = tl.zeros([MEMORY_BLOCK, HEAD_BLOCK], tl.float32)
     v_grad = tl.zeros([MEMORY_BLOCK, VALUES_BLOCK], tl.float32)
-    for query_block in range(chunk * blocks_per_chunk, (chunk + 1) * blocks_per_chunk):
-        rows = query_block * QUERY_BLOCK + tl.arange(0, QUERY_BLOCK)
-        is_row = rows < num_queries
-        q = load_patterns(pair_query, query_strides[2], rows, head_features, is_row, HEAD_DIM, ON_DEVICE)
-        out_grad = load_patterns(
-            pair_out_grad, retrieved_grad_strides[2], rows, values_features, is_row, VALUES_DIM, ON_DEVICE
-        )
-        open_share = openness(gate, gate_strides, batch, head, rows, is_row, GATED)
-        out_grad = gated(out_grad, open_share, GATED).to(v.dtype)
-        m = tl.load(pivots + pair * num_queries + rows, mask=is_row, other=0.0)
-        t = tl.load(thresholds + pair * num_queries + rows, mask=is_row, other=0.0)
-        delta = tl.load(deltas + pair * num_queries + rows, mask=is_row, other=0.0)
-        d = differences(tile_scores(q, k, beta, is_column, PRECISION), m)
-        p, g = weights_and_slopes(d, t[:, None], a, KIND)
-        factor = kept(seed, pair, rows, columns, num_queries, num_memories, rate, DROPOUT)
-        u = clipped(p, gamma, eta, CLIP) * factor
-        u_grad = tl.dot(out_grad, tl.trans(v), input_precision=PRECISION) * factor
-        s_grad = g * (u_grad * clip_slope(p, gamma, eta, CLIP) - delta[:, None]) * beta
-        k_grad += product(tl.trans(s_grad), q, PRECISION)
-        v_grad += product(tl.trans(u), out_grad, PRECISION)
+    first_row = chunk * blocks_per_chunk * QUERY_BLOCK
+    end = tl.minimum(first_row + blocks_per_chunk * QUERY_BLOCK, num_queries)
+    num_whole = _num_in_whole_blocks(end - first_row, QUERY_BLOCK, KIND == "softmax" and not MASKED and not DROPOUT)
+    for first in range(first_row, first_row + num_whole, QUERY_BLOCK):
+        k_grad, v_grad = _memory_gradient_step(
+            k_grad, v_grad, k, v, a, gamma, may_retrieve, columns, first, head_features, values_features,
+            pair_query, query_strides[2], pair_out_grad, retrieved_grad_strides[2], gate, gate_strides,
+            pivots, thresholds, deltas, batch, head, seed, pair, num_queries, num_memories, beta, eta, rate,
+            True, KIND, CLIP, GATED, DROPOUT, HEAD_DIM, VALUES_DIM, QUERY_BLOCK, PRECISION, ON_DEVICE,
+        )  # fmt: skip
+    for first in range(first_row + num_whole, end, QUERY_BLOCK):
+        k_grad, v_grad = _memory_gradient_step(
+            k_grad, v_grad, k, v, a, gamma, may_retrieve, columns, first, head_features, values_features,
+            pair_query, query_strides[2], pair_out_grad, retrieved_grad_strides[2], gate, gate_strides,
+            pivots, thresholds, deltas, batch, head, seed, pair, num_queries, num_memories, beta, eta, rate,
+            False, KIND, CLIP, GATED, DROPOUT, HEAD_DIM, VALUES_DIM, QUERY_BLOCK, PRECISION, ON_DEVICE,
+        )  # fmt: skip
     is_written = columns < num_memories
     pair_memory_grad = (
         row_of(memory_grad, memory_grad_strides, batch, head) + chunk.to(tl.int64) * memory_grad_strides[3]

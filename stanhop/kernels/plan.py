@@ -22,8 +22,8 @@ PROGRAMS_WANTED = 1024
 
 Resident = dict[tuple[int, int], dict[int, tuple[int, int]]]
 """By (bytes an item, features) and by block of memories: block of queries, warps. A block that is missing is looped."""
-Looped = dict[tuple[int, int], tuple[int, int, int]]
-"""By (bytes an item, features): block of queries, block of memories, warps."""
+Looped = dict[tuple[int, int], tuple[int, int, int, int]]
+"""By (bytes an item, features): block of queries, block of memories, warps, stages."""
 
 
 @dataclass(frozen=True)
@@ -63,28 +63,28 @@ TABLES = Tables(
         (4, 128): {16: (16, 8)},
     },
     looped_forward={
-        (2, 32): (64, 64, 4),
-        (2, 64): (64, 64, 4),
-        (2, 128): (64, 64, 4),
-        (4, 32): (64, 32, 4),
-        (4, 64): (64, 32, 4),
-        (4, 128): (16, 32, 4),
+        (2, 32): (64, 64, 4, 2),
+        (2, 64): (64, 64, 4, 2),
+        (2, 128): (64, 64, 4, 2),
+        (4, 32): (64, 32, 4, 2),
+        (4, 64): (64, 32, 4, 2),
+        (4, 128): (16, 32, 4, 2),
     },
     looped_backward_queries={
-        (2, 32): (64, 32, 4),
-        (2, 64): (64, 32, 4),
-        (2, 128): (64, 32, 4),
-        (4, 32): (16, 32, 4),
-        (4, 64): (16, 32, 4),
-        (4, 128): (16, 32, 8),
+        (2, 32): (64, 32, 4, 2),
+        (2, 64): (64, 32, 4, 2),
+        (2, 128): (64, 32, 4, 2),
+        (4, 32): (16, 32, 4, 2),
+        (4, 64): (16, 32, 4, 2),
+        (4, 128): (16, 32, 8, 2),
     },
     looped_backward_memories={
-        (2, 32): (64, 32, 8),
-        (2, 64): (64, 32, 8),
-        (2, 128): (32, 32, 8),
-        (4, 32): (16, 32, 8),
-        (4, 64): (32, 32, 8),
-        (4, 128): (16, 32, 8),
+        (2, 32): (64, 32, 8, 2),
+        (2, 64): (64, 32, 8, 2),
+        (2, 128): (32, 32, 8, 2),
+        (4, 32): (16, 32, 8, 2),
+        (4, 64): (32, 32, 8, 2),
+        (4, 128): (16, 32, 8, 2),
     },
 )
 """From compute capability 9.0 on."""
@@ -105,7 +105,7 @@ TABLES_BEFORE_9 = dataclasses.replace(
         (4, 32): {16: (16, 2), 32: (16, 8)},
         (4, 64): {16: (16, 2), 32: (16, 4)},
     },
-    looped_forward=TABLES.looped_forward | {(2, 128): (32, 64, 4), (4, 64): (32, 32, 4)},
+    looped_forward=TABLES.looped_forward | {(2, 128): (32, 64, 4, 2), (4, 64): (32, 32, 4, 2)},
 )
 """From 8.0 to 8.9: fewer memories in one tile, whose registers and 99 KB of shared memory (8.6, 8.9) hold less."""
 
@@ -121,6 +121,7 @@ class Plan:
         head_block: Features of query and memory, rounded up.
         values_block: Features of the values, rounded up.
         num_warps: Warps of a program.
+        num_stages: Blocks of a loop that are in flight at once.
     """
 
     is_resident: bool
@@ -129,6 +130,7 @@ class Plan:
     head_block: int
     values_block: int
     num_warps: int
+    num_stages: int
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,7 @@ class Shape:
         head_dim: Features of query and memory.
         values_dim: Features of the values.
         itemsize: Bytes of one of them.
+        is_softmax: Whether weights are exponentials, without powers and without an alpha to learn.
         is_before_9: Whether the GPU's compute capability is below 9.0.
     """
 
@@ -149,6 +152,7 @@ class Shape:
     head_dim: int
     values_dim: int
     itemsize: int
+    is_softmax: bool = False
     is_before_9: bool = False
 
     @property
@@ -195,15 +199,17 @@ def num_chunks(num_pairs: int, num_blocks: int) -> int:
 def _resident(shape: Shape, table: Resident) -> Plan | None:
     memory_block = block(shape.num_memories)
     tiles = table[shape.width].get(memory_block)
-    return None if tiles is None else _plan(shape, True, tiles[0], memory_block, tiles[1])
+    return None if tiles is None else plan_of(shape, True, tiles[0], memory_block, tiles[1])
 
 
 def _looped(shape: Shape, table: Looped) -> Plan:
-    query_block, memory_block, num_warps = table[shape.width]
-    return _plan(shape, False, query_block, memory_block, num_warps)
+    return plan_of(shape, False, *table[shape.width])
 
 
-def _plan(shape: Shape, is_resident: bool, query_block: int, memory_block: int, num_warps: int) -> Plan:
+def plan_of(
+    shape: Shape, is_resident: bool, query_block: int, memory_block: int, num_warps: int, num_stages: int = 1
+) -> Plan:
+    """The plan of these tiles for ``shape``, no larger than its queries are many."""
     return Plan(
         is_resident=is_resident,
         query_block=min(query_block, block(shape.num_queries)),
@@ -211,4 +217,5 @@ def _plan(shape: Shape, is_resident: bool, query_block: int, memory_block: int, 
         head_block=features(shape.head_dim),
         values_block=features(shape.values_dim),
         num_warps=num_warps,
+        num_stages=num_stages,
     )

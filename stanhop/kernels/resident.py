@@ -65,7 +65,7 @@ def resident_forward(
         q = load_patterns(pair_query, query_strides[2], rows, head_features, is_row, HEAD_DIM, ON_DEVICE)
         scores = tile_scores(q, k, beta, is_column, PRECISION)
         m = pivot(scores, NO_OP)
-        d = differences(scores, m)
+        d = differences(scores, m, KIND)
         t = threshold(d, m, a, KIND, NO_OP, ON_DEVICE)
         p, _ = weights_and_slopes(d, t[:, None], a, KIND)
         u = clipped(p, gamma, eta, CLIP) * kept(seed, pair, rows, columns, num_queries, num_memories, rate, DROPOUT)
@@ -127,7 +127,7 @@ def resident_backward(
         scores = tile_scores(q, k, beta, is_column, PRECISION)
         m = tl.load(pivots + pair * num_queries + rows, mask=is_row, other=0.0)
         t = tl.load(thresholds + pair * num_queries + rows, mask=is_row, other=0.0)
-        p, g = weights_and_slopes(differences(scores, m), t[:, None], a, KIND)
+        p, g = weights_and_slopes(differences(scores, m, KIND), t[:, None], a, KIND)
         factor = kept(seed, pair, rows, columns, num_queries, num_memories, rate, DROPOUT)
         u = clipped(p, gamma, eta, CLIP) * factor
         u_grad = tl.dot(out_grad, tl.trans(v), input_precision=PRECISION)

@@ -55,9 +55,12 @@ def pivot(scores, NO_OP: tl.constexpr):
 
 
 @triton.jit
-def differences(scores, pivots):
-    """Scores less their row's pivot; a NaN stays one."""
-    return tl.maximum(scores - pivots[:, None], NEGLIGIBLE, propagate_nan=tl.PropagateNan.ALL)
+def differences(scores, pivots, KIND: tl.constexpr):
+    """Scores less their row's pivot; a NaN stays one. The exponential of ``softmax`` takes -inf as it is."""
+    d = scores - pivots[:, None]
+    if KIND != "softmax":
+        d = tl.maximum(d, NEGLIGIBLE, propagate_nan=tl.PropagateNan.ALL)
+    return d
 
 
 @triton.jit

@@ -17,11 +17,20 @@ def row_of(pointer, strides, batch, head):
 
 
 @triton.jit
+def _inside(is_row, columns, NUM_FEATURES: tl.constexpr):
+    """Which cells of a tile of patterns exist; features that fill it need no test."""
+    if columns.shape[0] == NUM_FEATURES:
+        inside = is_row[:, None]
+    else:
+        inside = is_row[:, None] & (columns[None, :] < NUM_FEATURES)
+    return inside
+
+
+@triton.jit
 def load_patterns(pair_pointer, row_stride, rows, columns, is_row, NUM_FEATURES: tl.constexpr, ON_DEVICE: tl.constexpr):
     """A tile of patterns (rows, columns), 0 outside; in the interpreter as float32, since its bfloat16 is broken."""
     pointers = pair_pointer + rows[:, None].to(tl.int64) * row_stride + columns[None, :]
-    inside = is_row[:, None] & (columns[None, :] < NUM_FEATURES)
-    patterns = tl.load(pointers, mask=inside, other=0.0)
+    patterns = tl.load(pointers, mask=_inside(is_row, columns, NUM_FEATURES), other=0.0)
     if not ON_DEVICE:
         patterns = patterns.to(tl.float32)
     return patterns
@@ -31,14 +40,23 @@ def load_patterns(pair_pointer, row_stride, rows, columns, is_row, NUM_FEATURES:
 def store_patterns(pair_pointer, row_stride, rows, columns, is_row, patterns, NUM_FEATURES: tl.constexpr):
     """Write a tile of patterns."""
     pointers = pair_pointer + rows[:, None].to(tl.int64) * row_stride + columns[None, :]
-    inside = is_row[:, None] & (columns[None, :] < NUM_FEATURES)
-    tl.store(pointers, patterns.to(pair_pointer.dtype.element_ty), mask=inside)
+    tl.store(pointers, patterns.to(pair_pointer.dtype.element_ty), mask=_inside(is_row, columns, NUM_FEATURES))
 
 
 @triton.jit
-def is_memory(mask, mask_strides, batch, columns, num_memories, MASKED: tl.constexpr):
+def exists(places, length, WHOLE: tl.constexpr):
+    """Which places of a tile lie within a length; in a ``WHOLE`` one all, so that the compiler leaves the tests out."""
+    if WHOLE:
+        inside = tl.full(places.shape, True, tl.int1)
+    else:
+        inside = places < length
+    return inside
+
+
+@triton.jit
+def is_memory(mask, mask_strides, batch, columns, num_memories, MASKED: tl.constexpr, WHOLE: tl.constexpr = False):
     """Which columns of a tile are memories that may be retrieved."""
-    inside = columns < num_memories
+    inside = exists(columns, num_memories, WHOLE)
     if MASKED:
         pointers = mask + batch * mask_strides[0] + columns.to(tl.int64) * mask_strides[1]
         inside = tl.load(pointers, mask=inside, other=0) != 0

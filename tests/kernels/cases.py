@@ -136,5 +136,5 @@ def looped_plan(shape: Shape) -> Plan:
     """The smallest tiles, whatever the sizes: loops that real plans reach with long memories only."""
     return Plan(
         is_resident=False, query_block=16, memory_block=16,
-        head_block=block(shape.head_dim), values_block=block(shape.values_dim), num_warps=1,
+        head_block=block(shape.head_dim), values_block=block(shape.values_dim), num_warps=1, num_stages=2,
     )  # fmt: skip
