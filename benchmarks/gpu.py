@@ -54,6 +54,8 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=1, help="processes that share the cases of correctness")
     parser.add_argument("--share", type=int, help="do this share of them; what the workers are called with")
     parser.add_argument("--seconds", type=float, default=1.5, help="of one phase of a case of kernels")
+    parser.add_argument("--groups", nargs="+", metavar="NAME", help="shapes of correctness and kernels; default all")
+    parser.add_argument("--without", nargs="+", default=[], metavar="PEER", help="peers to leave out")
     parser.add_argument("--caches", nargs="+", choices=("cold", "warm", "host"), help="which of them; default all")
     given = parser.parse_args()
     unknown = set(given.parts) - set(PARTS)
@@ -90,6 +92,7 @@ class Visit:
         from stanhop.benchmarks.machine import machine
 
         self.given, self.is_rehearsal, self.minutes = given, given.rehearse, given.minutes
+        self.left_out: tuple[str, ...] = tuple(given.without)
         self.folder: Path = given.output or (REHEARSAL if given.rehearse else RESULTS)
         self.device = torch.device("cpu" if given.rehearse else "cuda")
         self.machine = machine(self.device)
@@ -104,19 +107,23 @@ class Visit:
             shares = self._shared_out()
             records = [record for share in shares for record in share["records"]]
             write_text(self._path("correctness"), json.dumps({**shares[0], "records": records}, indent=1) + "\n")
-        document = self._measure("correctness", Settings(caches=()))  # what the workers left, or all
+        document = self._measure(
+            "correctness", Settings(caches=(), left_out=self.left_out)
+        )  # what the workers left, or all
         return self._report_gates(document)
 
     def correctness_share(self, share: int) -> None:
         """The gates of every so manieth case, in a file of their own."""
         from stanhop.benchmarks.kernels.measure import Settings
 
-        self._measure(self._share_name(share), Settings(caches=()), share=share)
+        self._measure(self._share_name(share), Settings(caches=(), left_out=self.left_out), share=share)
 
     def _shared_out(self) -> list[dict[str, Any]]:
         """What as many processes as there are workers find out."""
         shares = range(self.given.workers)
         same = ["--workers", str(self.given.workers), "--minutes", str(self.minutes), "--output", str(self.folder)]
+        same += ["--groups", *self.given.groups] if self.given.groups else []
+        same += ["--without", *self.left_out] if self.left_out else []
         call = [sys.executable, __file__, "correctness", *same, *(["--rehearse"] if self.is_rehearsal else [])]
         running = [subprocess.Popen([*call, "--share", str(share)]) for share in shares]
         for process in running:
@@ -136,7 +143,9 @@ class Visit:
         from stanhop.benchmarks.kernels.measure import CACHES, Settings
         from stanhop.storage import write_text
 
-        settings = Settings(caches=tuple(self.given.caches or CACHES), num_rounds=50, limit=self.given.seconds)
+        settings = Settings(
+            caches=tuple(self.given.caches or CACHES), num_rounds=50, limit=self.given.seconds, left_out=self.left_out
+        )
         if self.is_rehearsal:
             settings = Settings(num_rounds=1, limit=0.0, phases=("both",), most_copies=2)
         document = self._measure("kernels", settings)
@@ -208,7 +217,8 @@ class Visit:
         from stanhop.benchmarks.kernels.cases import cases_of, names_of
         from stanhop.benchmarks.kernels.document import run
 
-        cases = list(cases_of(names_of("cuda"), self.device, meant_for="cuda", is_tiny=self.is_rehearsal))
+        groups = self.given.groups or names_of("cuda")
+        cases = list(cases_of(groups, self.device, meant_for="cuda", is_tiny=self.is_rehearsal))
         if self.is_rehearsal:  # one shape a group says all that a tiny one can
             cases = list({(case.group, case.rule.name): case for case in cases}.values())
         if share is not None:

@@ -78,7 +78,7 @@ class Problem:
     def shape(self) -> Shape:
         itemsize = getattr(torch, self.dtype).itemsize
         return Shape(
-            self.queries, self.memories, self.head_dim, self.head_dim, itemsize, is_softmax=self.kind == "softmax"
+            self.queries, self.memories, self.head_dim, self.head_dim, itemsize, is_plain=self.kind == "softmax"
         )
 
     def tensors(self) -> Tensors:
@@ -211,9 +211,7 @@ def prepared(trial: Trial, tensors: Tensors) -> tuple[Callable[[], object], dict
 
     def backward() -> object:
         with mock.patch.multiple(launch, **patches):
-            return launch.launch_backward(
-                tensors, rule, retrieved, gradient, statistics, learns_alpha=learns_alpha
-            )
+            return launch.launch_backward(tensors, rule, retrieved, gradient, statistics, learns_alpha=learns_alpha)
 
     return (forward if trial.role == "forward" else backward), told
 
@@ -271,7 +269,9 @@ def main() -> int:
     """Compile, time, keep and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=1, help="processes that compile")
-    parser.add_argument("--only", nargs="+", default=["all"], metavar="TEXT", help="problems whose name has one of these")
+    parser.add_argument(
+        "--only", nargs="+", default=["all"], metavar="TEXT", help="problems whose name has one of these"
+    )
     parser.add_argument("--share", type=int, help="compile this share and end; what the workers are called with")
     parser.add_argument("--minutes", type=float, default=5.0, help="after which no trial begins")
     parser.add_argument("--output", type=Path, default=RESULTS)
@@ -294,7 +294,11 @@ def main() -> int:
         tensors = problem.tensors()
         entries += [measured(trial, tensors) for trial in own]
         torch.cuda.empty_cache()
-        document = {"machine": machine(torch.device("cuda")), "command": "python benchmarks/tiles.py", "trials": entries}
+        document = {
+            "machine": machine(torch.device("cuda")),
+            "command": "python benchmarks/tiles.py",
+            "trials": entries,
+        }
         given.output.parent.mkdir(parents=True, exist_ok=True)
         given.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     print(table(entries))

@@ -46,12 +46,14 @@ def choose(
     if method in ("definition", "fast"):
         return Choice("definition" if method == "definition" else "fast", "asked for")
     refusal = fused.refusal(query, memory, values, in_interpreter=method == "triton")
-    if refusal is None:
-        return Choice("triton", "the tensors are on a CUDA device")
+    if refusal is None and method == "triton":
+        return Choice("triton", "asked for")
     if method == "triton":
         raise ConfigError(Code.CONFIG, f"retrieve: method triton cannot serve: {refusal}", fix="use method auto")
     if is_plain and attention.suits(query, memory, values, alpha=alpha):
-        return Choice("attention", f"{refusal}; alpha is 1 and there are at least {attention.PAYS_FROM} memories")
+        return Choice("attention", "alpha is 1 and there are so many memories that torch's fused attention pays")
+    if refusal is None:
+        return Choice("triton", "the tensors are on a CUDA device")
     if is_plain and fast_softmax.suits(query, memory, values, alpha=alpha):
         return Choice("softmax", f"{refusal}; alpha is 1")
     return Choice("fast", refusal)

@@ -16,6 +16,7 @@ from stanhop.kernels.separation import (
     MAX_STEPS,
     alpha_slope,
     differences,
+    first_threshold,
     has_converged,
     newton_step,
     sharpness,
@@ -24,6 +25,7 @@ from stanhop.kernels.separation import (
     with_no_op,
 )
 from stanhop.kernels.tiles import (
+    SIZES,
     clip_slope,
     clipped,
     exists,
@@ -108,7 +110,7 @@ def _threshold(
     MEMORY_BLOCK: tl.constexpr, PRECISION: tl.constexpr, ON_DEVICE: tl.constexpr,
 ):  # fmt: skip
     """The threshold of each row, so exact that weights need not be normalised."""
-    t = tl.zeros_like(m)
+    t = first_threshold(m, num_memories, a, KIND, NO_OP)
     total, slope = _sums(
         q, pair_memory, row_stride, features, mask, mask_strides, batch, num_memories, beta, m, t, a,
         KIND, NO_OP, False, MASKED, HEAD_DIM, MEMORY_BLOCK, PRECISION, ON_DEVICE,
@@ -167,7 +169,7 @@ def _softmax_step(
     return larger, total, out * rescale[:, None] + product(weights, v, PRECISION)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def looped_forward(
     query, query_strides, memory, memory_strides, values, values_strides,
     alpha, mask, mask_strides, gate, gate_strides, seed,
@@ -261,7 +263,7 @@ def _query_gradient_step(
     return q_grad + product(g * deviation * beta, k, PRECISION), a_grad
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def looped_backward_queries(
     query, query_strides, memory, memory_strides, values, values_strides,
     alpha, mask, mask_strides, gate, gate_strides, seed,
@@ -381,7 +383,7 @@ def _memory_gradient_step(
     return k_grad, v_grad
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def looped_backward_memories(
     query, query_strides, memory, memory_strides, values, values_strides,
     alpha, mask, mask_strides, gate, gate_strides, seed,

@@ -1,9 +1,9 @@
 """Which kernel serves a shape, with which tiles and how many warps: tables in plain Python, no tuning at run time.
 
-The tables come from compiling every kernel ahead of time, with all of its options on, for compute capability 9.0: each
-entry is the largest tile, at the fewest warps, for which the assembler spills no register (at most 64 bytes a thread in
-a few entries that no better one was found for). Before 9.0 some of them spill kilobytes: such a GPU has tables of its
-own, which loop over blocks of memories sooner. ``tests/kernels/test_ahead_of_time.py`` keeps both true.
+Where ``benchmarks/tiles.py`` timed a tile on an H200 the tables have the fastest one, bfloat16 at 32 and 64 features and
+float32 at 32 mostly; the other entries follow what that taught (a tile of as many queries as memories, few warps) as far
+as registers go. Compiled ahead of time with all of its options on, no tile spills more than 64 bytes a thread:
+``tests/kernels/test_ahead_of_time.py`` keeps that true.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ SMALLEST_FEATURES = 32
 """Features of a tile at least: narrower ones compile to code that spills (float32), and save nothing."""
 LARGEST_HEAD_DIM = 128
 """Features a head may have."""
+FEATURES_OF_A_WARP = 2048
+"""Features of memories that a warp can hold gradients of without spilling."""
 PROGRAMS_WANTED = 1024
 """Programs that keep a large GPU busy; below, queries of one pair are split into chunks."""
 
@@ -45,29 +47,115 @@ class Tables:
     looped_backward_memories: Looped
 
 
-TABLES = Tables(
+PLAIN = Tables(
     resident_forward={
-        (2, 32): {16: (16, 1), 32: (32, 2), 64: (64, 4), 128: (16, 4), 256: (16, 4), 512: (16, 8)},
-        (2, 64): {16: (16, 1), 32: (32, 2), 64: (64, 4), 128: (32, 4), 256: (16, 4), 512: (16, 8)},
-        (2, 128): {16: (16, 1), 32: (32, 2), 64: (64, 4), 128: (32, 4), 256: (16, 8)},
-        (4, 32): {16: (16, 1), 32: (32, 4), 64: (64, 4), 128: (16, 4), 256: (16, 4)},
-        (4, 64): {16: (16, 1), 32: (32, 2), 64: (64, 4), 128: (32, 8)},
+        (2, 32): {16: (64, 4), 32: (32, 1), 64: (64, 4)},
+        (2, 64): {16: (64, 4), 32: (32, 1), 64: (64, 4)},
+        (2, 128): {16: (64, 4), 32: (32, 2), 64: (64, 4)},
+        (4, 32): {16: (64, 4), 32: (32, 2), 64: (64, 4)},
+        (4, 64): {16: (32, 4), 32: (32, 2), 64: (64, 4)},
         (4, 128): {16: (16, 2), 32: (32, 4), 64: (32, 8)},
     },
     resident_backward={
-        (2, 32): {16: (16, 1), 32: (32, 2), 64: (16, 8), 128: (16, 8), 256: (16, 8)},
-        (2, 64): {16: (16, 1), 32: (32, 4), 64: (32, 8), 128: (16, 8)},
+        (2, 32): {16: (128, 8), 32: (32, 4), 64: (64, 4), 128: (128, 8)},
+        (2, 64): {16: (128, 8), 32: (32, 4), 64: (64, 4)},
+        (2, 128): {16: (64, 4), 32: (32, 4), 64: (64, 8)},
+        (4, 32): {16: (32, 4), 32: (32, 2), 64: (32, 4)},
+        (4, 64): {16: (32, 4), 32: (32, 4), 64: (16, 8)},
+        (4, 128): {16: (16, 8)},
+    },
+    looped_forward={
+        (2, 32): (128, 32, 4, 2),
+        (2, 64): (128, 64, 8, 3),
+        (2, 128): (128, 64, 8, 2),
+        (4, 32): (64, 32, 4, 2),
+        (4, 64): (64, 32, 4, 2),
+        (4, 128): (64, 32, 8, 2),
+    },
+    looped_backward_queries={
+        (2, 32): (128, 64, 8, 2),
+        (2, 64): (128, 64, 8, 2),
+        (2, 128): (64, 32, 4, 2),
+        (4, 32): (32, 32, 4, 2),
+        (4, 64): (32, 32, 4, 2),
+        (4, 128): (16, 32, 8, 2),
+    },
+    looped_backward_memories={
+        (2, 32): (64, 64, 4, 2),
+        (2, 64): (64, 64, 4, 2),
+        (2, 128): (32, 64, 8, 2),
+        (4, 32): (32, 32, 4, 2),
+        (4, 64): (32, 32, 4, 2),
+        (4, 128): (16, 32, 8, 2),
+    },
+)
+"""Of softmax and Softmax_1 with neither mask, gate, clipping nor dropout, from compute capability 9.0 on."""
+GENERAL = Tables(
+    resident_forward={
+        (2, 32): {16: (64, 4), 32: (16, 1), 64: (64, 4), 128: (16, 4)},
+        (2, 64): {16: (64, 4), 32: (16, 1), 64: (64, 4), 128: (16, 4)},
+        (2, 128): {16: (64, 4), 32: (16, 1), 64: (64, 4), 128: (32, 4)},
+        (4, 32): {16: (64, 4), 32: (32, 2), 64: (64, 4), 128: (16, 4)},
+        (4, 64): {16: (16, 1), 32: (32, 2), 64: (32, 4), 128: (32, 8)},
+        (4, 128): {16: (16, 2), 32: (32, 4), 64: (32, 8)},
+    },
+    resident_backward={
+        (2, 32): {16: (128, 8), 32: (32, 4), 64: (64, 4), 128: (16, 4)},
+        (2, 64): {16: (128, 8), 32: (32, 4), 64: (64, 4), 128: (16, 4)},
         (2, 128): {16: (16, 2), 32: (16, 4), 64: (16, 8)},
-        (4, 32): {16: (16, 2), 32: (16, 8), 64: (16, 4), 128: (16, 8)},
+        (4, 32): {16: (16, 2), 32: (32, 2), 64: (16, 4), 128: (16, 8)},
         (4, 64): {16: (16, 2), 32: (16, 4), 64: (16, 8)},
+        (4, 128): {16: (16, 8)},
+    },
+    looped_forward={
+        (2, 32): (64, 32, 4, 2),
+        (2, 64): (64, 32, 4, 2),
+        (2, 128): (64, 64, 4, 2),
+        (4, 32): (64, 32, 4, 2),
+        (4, 64): (64, 32, 4, 2),
+        (4, 128): (16, 32, 4, 2),
+    },
+    looped_backward_queries={
+        (2, 32): (64, 32, 4, 2),
+        (2, 64): (64, 32, 4, 2),
+        (2, 128): (64, 32, 4, 2),
+        (4, 32): (16, 32, 4, 2),
+        (4, 64): (16, 32, 4, 2),
+        (4, 128): (16, 32, 8, 2),
+    },
+    looped_backward_memories={
+        (2, 32): (32, 64, 4, 2),
+        (2, 64): (64, 32, 4, 2),
+        (2, 128): (32, 32, 8, 2),
+        (4, 32): (16, 32, 8, 2),
+        (4, 64): (32, 32, 8, 2),
+        (4, 128): (16, 32, 8, 2),
+    },
+)
+"""Of everything else, from 9.0 on."""
+BEFORE_9 = Tables(
+    resident_forward={
+        (2, 32): {16: (16, 1), 32: (32, 2), 64: (64, 4), 128: (16, 4), 256: (16, 4), 512: (16, 8)},
+        (2, 64): {16: (16, 1), 32: (32, 2), 64: (64, 4), 128: (32, 4), 256: (16, 4)},
+        (2, 128): {16: (16, 1), 32: (32, 2), 64: (64, 4), 128: (32, 4)},
+        (4, 32): {16: (16, 1), 32: (32, 4), 64: (64, 4), 128: (16, 4)},
+        (4, 64): {16: (16, 1), 32: (32, 2)},
+        (4, 128): {16: (16, 2), 32: (32, 4)},
+    },
+    resident_backward={
+        (2, 32): {16: (16, 1), 32: (32, 2)},
+        (2, 64): {16: (16, 1), 32: (32, 4)},
+        (2, 128): {16: (16, 2), 32: (16, 4), 64: (16, 8)},
+        (4, 32): {16: (16, 2), 32: (16, 8)},
+        (4, 64): {16: (16, 2), 32: (16, 4)},
         (4, 128): {16: (16, 8)},
     },
     looped_forward={
         (2, 32): (64, 64, 4, 2),
         (2, 64): (64, 64, 4, 2),
-        (2, 128): (64, 64, 4, 2),
+        (2, 128): (32, 64, 4, 2),
         (4, 32): (64, 32, 4, 2),
-        (4, 64): (64, 32, 4, 2),
+        (4, 64): (32, 32, 4, 2),
         (4, 128): (16, 32, 4, 2),
     },
     looped_backward_queries={
@@ -87,27 +175,8 @@ TABLES = Tables(
         (4, 128): (16, 32, 8, 2),
     },
 )
-"""From compute capability 9.0 on."""
-TABLES_BEFORE_9 = dataclasses.replace(
-    TABLES,
-    resident_forward=TABLES.resident_forward
-    | {
-        (2, 64): {16: (16, 1), 32: (32, 2), 64: (64, 4), 128: (32, 4), 256: (16, 4)},
-        (2, 128): {16: (16, 1), 32: (32, 2), 64: (64, 4), 128: (32, 4)},
-        (4, 32): {16: (16, 1), 32: (32, 4), 64: (64, 4), 128: (16, 4)},
-        (4, 64): {16: (16, 1), 32: (32, 2)},
-        (4, 128): {16: (16, 2), 32: (32, 4)},
-    },
-    resident_backward=TABLES.resident_backward
-    | {
-        (2, 32): {16: (16, 1), 32: (32, 2)},
-        (2, 64): {16: (16, 1), 32: (32, 4)},
-        (4, 32): {16: (16, 2), 32: (16, 8)},
-        (4, 64): {16: (16, 2), 32: (16, 4)},
-    },
-    looped_forward=TABLES.looped_forward | {(2, 128): (32, 64, 4, 2), (4, 64): (32, 32, 4, 2)},
-)
-"""From 8.0 to 8.9: fewer memories in one tile, whose registers and 99 KB of shared memory (8.6, 8.9) hold less."""
+"""Of every kind, from 8.0 to 8.9, whose programs have 99 KB of shared memory (8.6, 8.9): by the compiler alone, no such
+GPU was timed."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +212,7 @@ class Shape:
         head_dim: Features of query and memory.
         values_dim: Features of the values.
         itemsize: Bytes of one of them.
-        is_softmax: Whether weights are exponentials, without powers and without an alpha to learn.
+        is_plain: Whether weights are softmax's or Softmax_1's, with neither mask, gate, clipping nor dropout.
         is_before_9: Whether the GPU's compute capability is below 9.0.
     """
 
@@ -152,13 +221,15 @@ class Shape:
     head_dim: int
     values_dim: int
     itemsize: int
-    is_softmax: bool = False
+    is_plain: bool = False
     is_before_9: bool = False
 
     @property
     def tables(self) -> Tables:
-        """Those of the GPU."""
-        return TABLES_BEFORE_9 if self.is_before_9 else TABLES
+        """Those of the GPU and the kind of weights."""
+        if self.is_before_9:
+            return BEFORE_9
+        return PLAIN if self.is_plain else GENERAL
 
     @property
     def width(self) -> tuple[int, int]:
@@ -209,13 +280,18 @@ def _looped(shape: Shape, table: Looped) -> Plan:
 def plan_of(
     shape: Shape, is_resident: bool, query_block: int, memory_block: int, num_warps: int, num_stages: int = 1
 ) -> Plan:
-    """The plan of these tiles for ``shape``, no larger than its queries are many."""
+    """The plan of these tiles for ``shape``: where queries are fewer than the tile has, it shrinks, and has less warps.
+
+    What a program keeps of its memories does not shrink, which leaves warps to share it.
+    """
+    fewer = min(query_block, block(shape.num_queries))
+    fewest_warps = max(1, memory_block * shape.width[1] // FEATURES_OF_A_WARP)
     return Plan(
         is_resident=is_resident,
-        query_block=min(query_block, block(shape.num_queries)),
+        query_block=fewer,
         memory_block=memory_block,
         head_block=features(shape.head_dim),
         values_block=features(shape.values_dim),
-        num_warps=num_warps,
+        num_warps=min(num_warps, max(fewest_warps, num_warps * fewer // query_block)),
         num_stages=num_stages,
     )

@@ -21,6 +21,7 @@ from stanhop.kernels.separation import (
     weights_and_slopes,
 )
 from stanhop.kernels.tiles import (
+    SIZES,
     clip_slope,
     clipped,
     gated,
@@ -35,7 +36,7 @@ from stanhop.kernels.tiles import (
 )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def resident_forward(
     query, query_strides, memory, memory_strides, values, values_strides,
     alpha, mask, mask_strides, gate, gate_strides, seed,
@@ -66,7 +67,7 @@ def resident_forward(
         scores = tile_scores(q, k, beta, is_column, PRECISION)
         m = pivot(scores, NO_OP)
         d = differences(scores, m, KIND)
-        t = threshold(d, m, a, KIND, NO_OP, ON_DEVICE)
+        t = threshold(d, m, num_memories, a, KIND, NO_OP, ON_DEVICE)
         p, _ = weights_and_slopes(d, t[:, None], a, KIND)
         u = clipped(p, gamma, eta, CLIP) * kept(seed, pair, rows, columns, num_queries, num_memories, rate, DROPOUT)
         open_share = openness(gate, gate_strides, batch, head, rows, is_row, GATED)
@@ -76,7 +77,7 @@ def resident_forward(
         tl.store(thresholds + pair * num_queries + rows, t, mask=is_row)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def resident_backward(
     query, query_strides, memory, memory_strides, values, values_strides,
     alpha, mask, mask_strides, gate, gate_strides, seed,

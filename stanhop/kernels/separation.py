@@ -7,8 +7,8 @@ threshold t, gives every weight:
     v = [1 + a (d - t)]_+      weight = v ** (1 / a)      slope = v ** (1 / a - 1)      a -> 0: both exp(d - t)
 
 The threshold at which weights sum to 1 is found by Newton's method on ``sum ** a``, which is convex in it, so that the
-steps rise monotonically from t = 0 to the root: log-sum-exp in one step as a goes to 0, the finite iteration known for
-sparsemax at a = 1.
+steps, at the latest from the second on, rise monotonically to the root: log-sum-exp in one step as a goes to 0, the
+finite iteration known for sparsemax at a = 1.
 
 ``KIND`` names the case: ``softmax`` (a = 0), ``entmax15`` (a = 1/2) and ``sparsemax`` (a = 1) need no powers,
 ``entmax`` takes any a in [0, 1]. ``ON_DEVICE`` is False in the interpreter, which knows no hardware instruction.
@@ -27,6 +27,10 @@ SMALLEST_A = tl.constexpr(2.5e-7)
 """Below, weights are those of a = 0 to the last digit of a float32."""
 NEGLIGIBLE = tl.constexpr(-1e30)
 """A difference this low has weight 0; -inf would turn into NaN where it meets 0."""
+START = tl.constexpr(0.3)
+"""Fewest steps on average for 7 to 120 normal scores of sd 0.3 to 2 at alpha 1.2 to 1.8: 0.1 to 0.4 less than from 0."""
+NEARLY = tl.constexpr(1e-4)
+"""Distance of a sum from 1 after which one step is left to take: then it is off by 1e-6 at most."""
 MAX_STEPS = tl.constexpr(16)
 """Newton steps at most: 1 to 5 serve short rows, long flat ones need the most."""
 
@@ -127,6 +131,16 @@ def with_no_op(total, slope, pivots, t, a, KIND: tl.constexpr, NO_OP: tl.constex
 
 
 @triton.jit
+def first_threshold(pivots, num_memories, a, KIND: tl.constexpr, NO_OP: tl.constexpr):
+    """Where Newton's method begins: START of the threshold of equal scores, which is the largest there is."""
+    t = tl.zeros_like(pivots)
+    if KIND != "softmax":
+        n = (num_memories + 1 if NO_OP else num_memories).to(tl.float32)
+        t += START * (1.0 - tl.exp(-a * tl.log(n))) / a
+    return t
+
+
+@triton.jit
 def newton_step(t, total, slope, a):
     """The next threshold, given the sums at ``t``; unchanged in a row without memories, whose sums are 0."""
     is_empty = total == 0.0
@@ -139,15 +153,18 @@ def newton_step(t, total, slope, a):
 
 @triton.jit
 def has_converged(total, a):
-    """Whether all rows sum to 1 but for what rounding 1 + a d costs; a row that is empty or NaN does not count."""
+    """Whether all rows sum to 1 so nearly that one more step, whose error is the square of this one's, is exact.
+
+    Rounding 1 + a d costs 1e-7 / a. A row that is empty or NaN does not count.
+    """
     excess = tl.where(total > 0.0, tl.abs(total - 1.0), 0.0)
-    return tl.max(excess, axis=0) <= 1e-6 + 1e-7 / a
+    return tl.max(excess, axis=0) <= NEARLY + 1e-7 / a
 
 
 @triton.jit
-def threshold(d, pivots, a, KIND: tl.constexpr, NO_OP: tl.constexpr, ON_DEVICE: tl.constexpr):
+def threshold(d, pivots, num_memories, a, KIND: tl.constexpr, NO_OP: tl.constexpr, ON_DEVICE: tl.constexpr):
     """The threshold of each row of a tile that holds all its memories, so exact that weights need no normalising."""
-    t = tl.zeros_like(pivots)
+    t = first_threshold(pivots, num_memories, a, KIND, NO_OP)
     total, slope = sums(d, t, a, KIND, False, ON_DEVICE)
     total, slope = with_no_op(total, slope, pivots, t, a, KIND, NO_OP)
     if KIND == "softmax":

@@ -9,6 +9,11 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+SIZES = (
+    "num_heads", "num_queries", "num_memories", "num_chunks", "blocks_per_chunk", "num_blocks", "num_pairs",
+)  # fmt: skip
+"""Arguments whose value a kernel is not compiled for: another batch, such as an epoch's last, takes what is there."""
+
 
 @triton.jit
 def row_of(pointer, strides, batch, head):

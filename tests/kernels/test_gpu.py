@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from stanhop.hopfield import fused
+from stanhop.hopfield.dispatch import choose
 from stanhop.hopfield.retrieval import retrieve as dispatched
 from stanhop.kernels import retrieve
 from tests.kernels.cases import breaches, expected_outcome, outcome, random_case
@@ -94,3 +95,23 @@ def test_a_call_never_waits_for_the_device() -> None:
         assert ready.query.grad is not None
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("no_op", [True, False])
+@pytest.mark.parametrize(("num_queries", "num_memories"), [(300, 300), (7, 1025), (1000, 256)])
+def test_long_memories_go_to_cudnn_which_equals_the_definition(num_queries, num_memories, no_op, dtype) -> None:
+    case = random_case(num_queries, num_memories, alpha=1.0, no_op=no_op, head_dim=64, values_dim=64, dtype=dtype)
+    assert choose(case.query, case.memory, case.values, alpha=1.0, is_plain=True, method="auto").way == "attention"
+    expected = expected_outcome(case)
+    got, same_dtype = outcome(dispatched, case), outcome(dispatched, case, method="definition")
+    for name, right in expected.items():
+        error = ((got[name].double() - right).norm() / right.norm()).item()
+        assert error <= 2 * ((same_dtype[name].double() - right).norm() / right.norm()).item() + 1e-5, name
+
+
+def test_attention_by_cudnn_compiles_as_one_graph() -> None:
+    case = random_case(300, 300, alpha=1.0, no_op=True, head_dim=64, values_dim=64, dtype=torch.bfloat16)
+    expected = outcome(dispatched, case)
+    compiled = outcome(torch.compile(dispatched, fullgraph=True), case)
+    assert all(compiled[name].sub(right).norm() <= 1e-2 * right.norm() for name, right in expected.items())

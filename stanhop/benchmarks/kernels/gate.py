@@ -70,7 +70,7 @@ class Gate:
         """Compute the part by ``way`` and by the definition of what it says it computes."""
         given = self.case.tensors()
         double = {name: tensor.detach().double().requires_grad_() for name, tensor in given.items()}
-        expected = outcome(lambda tensors: _defined(tensors, way.rule, self.case), double, way.lacks)
+        expected = outcome(lambda tensors: _defined(tensors, way.rule, self.case), double, way.lacks, self.case.dtype)
         got = outcome(way.run, laid_out(given, way), way.lacks)
         errors = {name: relative_error(got[name], right) for name, right in expected.items()}
         return Verdict(errors, self._tolerances(way, expected))
@@ -85,11 +85,21 @@ class Gate:
         return found | ({"alpha": HALF_ALPHA} if "alpha" in found else {})
 
 
-def outcome(run: Callable[[Tensors], Tensor], given: Tensors, lacks: frozenset[str] = frozenset()) -> Tensors:
-    """The ``output`` of a way, and its gradient by every tensor but those it ``lacks``, for a fixed random gradient."""
+def outcome(
+    run: Callable[[Tensors], Tensor],
+    given: Tensors,
+    lacks: frozenset[str] = frozenset(),
+    precision: torch.dtype | None = None,
+) -> Tensors:
+    """The ``output`` of a way, and its gradient by every tensor but those it ``lacks``, for a fixed random gradient.
+
+    That gradient is rounded to ``precision``, by default the output's: what a way in half precision is given, the
+    definition is given, too.
+    """
     output = run(given)
     generator = torch.Generator(output.device).manual_seed(1)
-    gradient = torch.randn(output.shape, generator=generator, device=output.device).to(output.dtype)
+    gradient = torch.randn(output.shape, generator=generator, device=output.device)
+    gradient = gradient.to(precision or output.dtype).to(output.dtype)
     names = [name for name in given if name not in lacks]
     gradients = torch.autograd.grad(output, [given[name] for name in names], gradient)
     return {"output": output.detach(), **dict(zip(names, gradients, strict=True))}

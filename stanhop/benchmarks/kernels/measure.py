@@ -41,6 +41,7 @@ class Settings:
         times_definition: Whether the slow definition is timed as well.
         phases: Of ``PHASES``.
         most_copies: Copies of the tensors that a cold cache may take; where they do not fill it twice it is not cold.
+        left_out: Names of peers that are not looked at.
     """
 
     num_rounds: int = 50
@@ -49,6 +50,7 @@ class Settings:
     times_definition: bool = False
     phases: tuple[str, ...] = PHASES
     most_copies: int = timing.MOST_COPIES
+    left_out: tuple[str, ...] = ()
 
 
 def measure(case: Case, settings: Settings) -> Record:
@@ -61,6 +63,8 @@ def measure(case: Case, settings: Settings) -> Record:
     ways: dict[str, Way] = {}
     entries: dict[str, Record] = {}
     for peer in peers_for(case.device):
+        if peer.name in settings.left_out:
+            continue
         entries[peer.name], way = _examine(peer, case, gate)
         if way is not None and (settings.times_definition or peer.name not in SLOWEST):
             ways[peer.name] = way

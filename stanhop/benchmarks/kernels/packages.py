@@ -152,7 +152,8 @@ def _with_weights(case: Case, separated: Callable[[Tensor, Tensors], Tensor]) ->
 
     def retrieve(given: Tensors) -> Tensor:
         scores = (given["query"] * scale) @ given["memory"].transpose(-1, -2)
-        return weights_of(scores, given) @ given["values"]
+        weights = weights_of(scores.float(), given)  # these packages give NaN, or refuse, in half precision
+        return weights.to(scores.dtype) @ given["values"]
 
     if case.shape.is_rows:
         return Way(lambda given: weights_of(given["scores"], given), case.rule)
