@@ -4,6 +4,7 @@
     python benchmarks/gpu.py correctness kernels   # some of them
     python benchmarks/gpu.py --rehearse            # every part on a CPU, tiny, kernels in Triton's interpreter
     python benchmarks/gpu.py --workers 12          # the gates by 12 processes, for compiling takes longest
+    python benchmarks/gpu.py compile kernels --workers 12     # our kernels compiled so, then gates and times by one
 
 Each part ends within 8 minutes and keeps what it has found in ``benchmarks/results/gpu``: called again, it goes on
 where it stopped. Parts:
@@ -36,6 +37,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the checkout need not be installed
 
 PARTS = ("correctness", "kernels", "training")
+COMPILE = "compile"
 MINUTES = 7.5
 """No case begins after these; one more takes seconds."""
 RESULTS = ROOT / "benchmarks" / "results" / "gpu"
@@ -55,10 +57,11 @@ def main() -> int:
     parser.add_argument("--share", type=int, help="do this share of them; what the workers are called with")
     parser.add_argument("--seconds", type=float, default=1.5, help="of one phase of a case of kernels")
     parser.add_argument("--groups", nargs="+", metavar="NAME", help="shapes of correctness and kernels; default all")
+    parser.add_argument("--dtypes", nargs="+", metavar="DTYPE", help="precisions of these; default each group's own")
     parser.add_argument("--without", nargs="+", default=[], metavar="PEER", help="peers to leave out")
     parser.add_argument("--caches", nargs="+", choices=("cold", "warm", "host"), help="which of them; default all")
     given = parser.parse_args()
-    unknown = set(given.parts) - set(PARTS)
+    unknown = set(given.parts) - {*PARTS, COMPILE}
     if unknown:
         parser.error(f"no part is called {sorted(unknown)}; choose of {', '.join(PARTS)}")
     if given.rehearse:
@@ -70,7 +73,7 @@ def main() -> int:
         return 4
     visit = Visit(given)
     if given.share is not None:
-        visit.correctness_share(given.share)
+        getattr(visit, f"{given.parts[0]}_share")(given.share)
         return 0
     is_sound = True
     for part in given.parts or PARTS:
@@ -118,20 +121,49 @@ class Visit:
 
         self._measure(self._share_name(share), Settings(caches=(), left_out=self.left_out), share=share)
 
+    def compile(self) -> bool:
+        """Leave every kernel of ours in Triton's cache on disk, so that the next parts need not wait for them."""
+        started = time.monotonic()
+        self._by_workers(COMPILE)
+        print(f"compiled in {time.monotonic() - started:.0f} s")
+        return True
+
+    def compile_share(self, share: int) -> None:
+        """Run every so manieth of the cases that differ in their kernels."""
+        from stanhop.benchmarks.kernels.gate import laid_out, outcome
+        from stanhop.benchmarks.kernels.peers import OURS, peers_for
+        from stanhop.benchmarks.kernels.ways import Unserved
+
+        ours = [peer for peer in peers_for(self.device) if peer.name.startswith(OURS) and "kernels" in peer.name]
+        cases = self._cases()
+        distinct = list({_kernels_of(case): case for case in cases if not case.shape.is_rows}.values())
+        for case in distinct[share :: self.given.workers]:
+            for peer in ours:
+                try:
+                    way = peer.make(case)
+                except Unserved:
+                    continue
+                outcome(way.run, laid_out(case.tensors(), way), way.lacks)
+
     def _shared_out(self) -> list[dict[str, Any]]:
         """What as many processes as there are workers find out."""
         shares = range(self.given.workers)
-        same = ["--workers", str(self.given.workers), "--minutes", str(self.minutes), "--output", str(self.folder)]
-        same += ["--groups", *self.given.groups] if self.given.groups else []
-        same += ["--without", *self.left_out] if self.left_out else []
-        call = [sys.executable, __file__, "correctness", *same, *(["--rehearse"] if self.is_rehearsal else [])]
-        running = [subprocess.Popen([*call, "--share", str(share)]) for share in shares]
-        for process in running:
-            process.wait()
+        self._by_workers("correctness")
         found = [self._load(self._share_name(share)) for share in shares]
         for share in shares:
             self._path(self._share_name(share)).unlink(missing_ok=True)
         return [each for each in found if each is not None]
+
+    def _by_workers(self, part: str) -> None:
+        """Let each worker do its share of a part."""
+        same = ["--workers", str(self.given.workers), "--minutes", str(self.minutes), "--output", str(self.folder)]
+        same += ["--groups", *self.given.groups] if self.given.groups else []
+        same += ["--without", *self.left_out] if self.left_out else []
+        same += ["--dtypes", *self.given.dtypes] if self.given.dtypes else []
+        call = [sys.executable, __file__, part, *same, *(["--rehearse"] if self.is_rehearsal else [])]
+        running = [subprocess.Popen([*call, "--share", str(share)]) for share in range(self.given.workers)]
+        for process in running:
+            process.wait()
 
     @staticmethod
     def _share_name(share: int) -> str:
@@ -214,11 +246,9 @@ class Visit:
 
     def _measure(self, name: str, settings: Any, share: int | None = None) -> dict[str, Any]:
         """Every case of the groups for CUDA, or a worker's share of them, as far as time allows."""
-        from stanhop.benchmarks.kernels.cases import cases_of, names_of
         from stanhop.benchmarks.kernels.document import run
 
-        groups = self.given.groups or names_of("cuda")
-        cases = list(cases_of(groups, self.device, meant_for="cuda", is_tiny=self.is_rehearsal))
+        cases = self._cases()
         if self.is_rehearsal:  # one shape a group says all that a tiny one can
             cases = list({(case.group, case.rule.name): case for case in cases}.values())
         if share is not None:
@@ -230,6 +260,17 @@ class Visit:
         if not document["is_complete"]:
             print("time is up: call again to go on")
         return document
+
+    def _cases(self) -> list[Any]:
+        """What was asked for; a peer that computes one fixed alpha has been seen to break CUDA, so its cases are last."""
+        import torch
+
+        from stanhop.benchmarks.kernels.cases import ENTMAX_14, ENTMAX_15, cases_of, names_of
+
+        dtypes = [getattr(torch, name) for name in self.given.dtypes or ()] or None
+        groups = self.given.groups or names_of("cuda")
+        cases = cases_of(groups, self.device, meant_for="cuda", dtypes=dtypes, is_tiny=self.is_rehearsal)
+        return sorted(cases, key=lambda case: case.rule in (ENTMAX_14, ENTMAX_15))
 
     def _report_gates(self, document: dict[str, Any]) -> bool:
         """Print who fails or is out of tolerance, and say whether none of ours is among them."""
@@ -286,6 +327,18 @@ class Visit:
         document = self._load(name)
         is_here = document is not None and document["machine"] == self.machine
         return document["found"] if document is not None and is_here else {}
+
+
+def _kernels_of(case: Any) -> tuple[Any, ...]:
+    """What tells the kernels of one case from those of another."""
+    from stanhop.kernels.plan import Shape, backward_plan, forward_plan, memories_plan
+
+    is_plain = case.rule.alpha == 1
+    width, size = case.shape.head_dim, case.dtype.itemsize
+    shape = Shape(case.shape.queries, case.shape.memories, width, width, size, is_plain=is_plain)
+    plans = tuple(choose(shape) for choose in (forward_plan, backward_plan, memories_plan))
+    kind = "learned" if case.rule.is_learned else case.rule.alpha
+    return case.dtype, width, kind, case.rule.no_op, case.shape.is_shared, plans
 
 
 if __name__ == "__main__":

@@ -75,12 +75,12 @@ def _attended(query: Tensor, memory: Tensor, values: Tensor, *, no_op: bool, bet
 
 def _suits_cudnn(query: Tensor, memory: Tensor, values: Tensor) -> bool:
     """Whether cuDNN is there and takes these tensors, whatever their batch axes."""
+    if torch.compiler.is_compiling():  # gradients of cuDNN's operator came out wrong there, seen with torch 2.11
+        return False
     is_half = query.dtype in (torch.bfloat16, torch.float16)
     is_whole = query.shape[-1] % HEAD_DIM_STEP == 0 and query.shape[-1] <= LARGEST_HEAD_DIM
     if not is_half or not is_whole or torch.cuda.get_device_capability(query.device) < (9, 0):
         return False
-    if torch.compiler.is_compiling():  # nothing can be asked; these are cuDNN's own conditions
-        return True
     tried = (each.flatten(0, -4)[:1] if each.dim() > 4 else each for each in (query, memory, values))
     asked = cuda.SDPAParams(*(each.detach() for each in tried), None, 0.0, False, False)
     return bool(cuda.can_use_cudnn_attention(asked))

@@ -27,6 +27,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from stanhop.hopfield import fused
 from stanhop.hopfield.fast_softmax import softmax
 from stanhop.hopfield.separation import clipped, in_full_precision
 
@@ -58,7 +59,9 @@ def fast_separate(
         As ``separate``.
     """
     precise = in_full_precision(scores)
-    if isinstance(alpha, Tensor) or alpha != 1:
+    if fused.separates(precise):
+        weights = fused.separated(precise, alpha=alpha, no_op=no_op)
+    elif isinstance(alpha, Tensor) or alpha != 1:
         weights = _entmax(precise, alpha, no_op)
     else:
         weights = softmax(precise, no_op=no_op)

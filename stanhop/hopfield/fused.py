@@ -69,6 +69,22 @@ def read_out(
     return retrieved.unflatten(0, batch) if batch else retrieved.squeeze(0)
 
 
+def separates(scores: Tensor) -> bool:
+    """Whether ``separated`` serves these scores."""
+    if not scores.is_cuda or unusable_because(scores.device) is not None:
+        return False
+    from stanhop.kernels import rows_operator
+
+    return rows_operator.suits(scores)
+
+
+def separated(scores: Tensor, *, alpha: float | Tensor, no_op: bool) -> Tensor:
+    """``separation.separate`` in one kernel, without clipping, for an alpha in [1, 2]."""
+    from stanhop import kernels
+
+    return kernels.separate_rows(scores, alpha=alpha, no_op=no_op)
+
+
 def unusable_because(device: torch.device) -> str | None:
     """Why the kernels do not run on ``device``, or None if they do; tried out once a device.
 

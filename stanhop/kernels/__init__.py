@@ -2,7 +2,7 @@
 
 ``operator.py`` is what others call. Below it ``launch.py`` allocates and launches, ``plan.py`` says with which tiles,
 ``resident.py`` and ``looped.py`` are the kernels for short and for long memories, ``separation.py`` and ``tiles.py``
-what these have in common. Green in the interpreter (``TRITON_INTERPRET=1``) is not green on a GPU: it knows no races,
+what these have in common. ``rows_operator.py`` and ``rows.py`` do the same for scores alone. Green in the interpreter (``TRITON_INTERPRET=1``) is not green on a GPU: it knows no races,
 alignment, shared memory, or rounding of half precision.
 """
 
@@ -10,3 +10,4 @@ from __future__ import annotations
 
 from stanhop.kernels.operator import refusal as refusal
 from stanhop.kernels.operator import retrieve as retrieve
+from stanhop.kernels.rows_operator import separate_rows as separate_rows

@@ -22,6 +22,7 @@ from stanhop.kernels.separation import (
     sharpness,
     sums,
     weights_and_slopes,
+    weights_slopes_and_logs,
     with_no_op,
 )
 from stanhop.kernels.tiles import (
@@ -254,12 +255,12 @@ def _query_gradient_step(
     k = load_patterns(pair_memory, memory_stride, columns, head_features, is_column, HEAD_DIM, ON_DEVICE)
     v = load_patterns(pair_values, values_stride, columns, values_features, is_column, VALUES_DIM, ON_DEVICE)
     d = differences(tile_scores(q, k, beta, is_column, PRECISION), m, KIND)
-    p, g = weights_and_slopes(d, t[:, None], a, KIND)
+    p, g, logs = weights_slopes_and_logs(d, t[:, None], a, KIND)
     factor = kept(seed, pair, rows, columns, num_queries, num_memories, rate, DROPOUT)
     u_grad = tl.dot(out_grad, tl.trans(v), input_precision=PRECISION) * factor
     deviation = u_grad * clip_slope(p, gamma, eta, CLIP) - delta[:, None]
     if LEARNS_ALPHA:
-        a_grad -= tl.sum(alpha_slope(p, g, a) * deviation, axis=1)
+        a_grad -= tl.sum(alpha_slope(p, g, logs, a) * deviation, axis=1)
     return q_grad + product(g * deviation * beta, k, PRECISION), a_grad
 
 
@@ -329,8 +330,8 @@ def looped_backward_queries(
     q_grad = tl.zeros([QUERY_BLOCK, HEAD_BLOCK], tl.float32)
     a_grad = tl.zeros([QUERY_BLOCK], tl.float32)
     if LEARNS_ALPHA and NO_OP:
-        no_op_p, no_op_g = weights_and_slopes(-m, t, a, KIND)
-        a_grad += alpha_slope(no_op_p, no_op_g, a) * delta
+        no_op_p, no_op_g, no_op_logs = weights_slopes_and_logs(-m, t, a, KIND)
+        a_grad += alpha_slope(no_op_p, no_op_g, no_op_logs, a) * delta
     num_whole = _num_in_whole_blocks(num_memories, MEMORY_BLOCK, KIND == "softmax" and not MASKED and not DROPOUT)
     for first in range(0, num_whole, MEMORY_BLOCK):
         q_grad, a_grad = _query_gradient_step(

@@ -19,6 +19,7 @@ from stanhop.kernels.separation import (
     sharpness,
     threshold,
     weights_and_slopes,
+    weights_slopes_and_logs,
 )
 from stanhop.kernels.tiles import (
     SIZES,
@@ -128,7 +129,7 @@ def resident_backward(
         scores = tile_scores(q, k, beta, is_column, PRECISION)
         m = tl.load(pivots + pair * num_queries + rows, mask=is_row, other=0.0)
         t = tl.load(thresholds + pair * num_queries + rows, mask=is_row, other=0.0)
-        p, g = weights_and_slopes(differences(scores, m, KIND), t[:, None], a, KIND)
+        p, g, logs = weights_slopes_and_logs(differences(scores, m, KIND), t[:, None], a, KIND)
         factor = kept(seed, pair, rows, columns, num_queries, num_memories, rate, DROPOUT)
         u = clipped(p, gamma, eta, CLIP) * factor
         u_grad = tl.dot(out_grad, tl.trans(v), input_precision=PRECISION)
@@ -138,13 +139,13 @@ def resident_backward(
         p_grad = u_grad * factor * clip_slope(p, gamma, eta, CLIP)
         slope = tl.sum(g, axis=1)
         if NO_OP:
-            no_op_p, no_op_g = weights_and_slopes(-m, t, a, KIND)
+            no_op_p, no_op_g, no_op_logs = weights_slopes_and_logs(-m, t, a, KIND)
             slope += no_op_g
         delta = tl.sum(g * p_grad, axis=1) / tl.where(slope == 0.0, 1.0, slope)
         if LEARNS_ALPHA:
-            a_grad -= tl.sum(alpha_slope(p, g, a) * (p_grad - delta[:, None]), axis=1)
+            a_grad -= tl.sum(alpha_slope(p, g, logs, a) * (p_grad - delta[:, None]), axis=1)
             if NO_OP:
-                a_grad += alpha_slope(no_op_p, no_op_g, a) * delta
+                a_grad += alpha_slope(no_op_p, no_op_g, no_op_logs, a) * delta
         s_grad = g * (p_grad - delta[:, None]) * beta
         q_grad = product(s_grad, k, PRECISION)
         store_patterns(pair_query_grad, query_grad_strides[2], rows, head_features, is_row, q_grad, HEAD_DIM)

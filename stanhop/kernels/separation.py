@@ -75,14 +75,21 @@ def _hardware_log2(x):
 
 @triton.jit
 def _log1p(y):
-    """log(1 + y) for y >= -1; 1 + y alone would round a small y away (Kahan's correction)."""
+    """log(1 + y) for -1 <= y <= 0, with what rounding 1 + y leaves over put back.
+
+    From y = -1/2 on that sum is rounded, by less than 1e-7, and log is linear so far; below it is exact.
+    """
     rounded = 1.0 + y
-    return tl.where(rounded == 1.0, y, tl.log(rounded) * (y / (rounded - 1.0)))
+    return tl.log(rounded) + (y - (rounded - 1.0))
 
 
 @triton.jit
-def weights_and_slopes(d, t, a, KIND: tl.constexpr):
-    """Weights and slopes of differences ``d`` at threshold ``t``, exact to rounding; 0 off the support."""
+def weights_slopes_and_logs(d, t, a, KIND: tl.constexpr):
+    """Weights and slopes of differences ``d`` at threshold ``t``, exact to rounding, 0 off the support.
+
+    And, for ``alpha_slope``, the logarithm of v where the kind is ``entmax``: a times that of the weight.
+    """
+    logs = d
     if KIND == "softmax":
         weights = tl.exp(d - t)
         slopes = weights
@@ -94,8 +101,16 @@ def weights_and_slopes(d, t, a, KIND: tl.constexpr):
         elif KIND == "entmax15":
             slopes = v
         else:
-            slopes = tl.where(v > 0, tl.exp((1.0 / a - 1.0) * _log1p(y)), 0.0)
+            logs = tl.where(v > 0, _log1p(y), 0.0)
+            slopes = tl.where(v > 0, tl.exp((1.0 / a - 1.0) * logs), 0.0)
         weights = slopes * v
+    return weights, slopes, logs
+
+
+@triton.jit
+def weights_and_slopes(d, t, a, KIND: tl.constexpr):
+    """The first two of these."""
+    weights, slopes, _ = weights_slopes_and_logs(d, t, a, KIND)
     return weights, slopes
 
 
@@ -185,15 +200,14 @@ def threshold(d, pivots, num_memories, a, KIND: tl.constexpr, NO_OP: tl.constexp
 
 
 @triton.jit
-def alpha_slope(weights, slopes, a):
+def alpha_slope(weights, slopes, logs, a):
     """psi: minus the derivative of weights by alpha at a fixed threshold, 0 off the support.
 
-    psi = p (exp(x) - 1 - x) / a ** 2 with x = -a log(p); as a series near x = 0, where the terms cancel.
+    psi = p (exp(x) - 1 - x) / a ** 2 with x = -a log(p), which is -``logs``; as a series near x = 0, where the terms
+    cancel.
     """
-    log_weights = tl.log(tl.where(weights > 0, weights, 1.0))
-    x = -a * log_weights
-    series = 1 / 5040 + x * (1 / 40320 + x * (1 / 362880))
-    series = 1 / 2 + x * (1 / 6 + x * (1 / 24 + x * (1 / 120 + x * (1 / 720 + x * series))))
-    near = weights * log_weights * log_weights * series
-    far = (slopes - weights - weights * x) / (a * a)  # slope = p exp(x)
-    return tl.where(x < 0.5, near, far)
+    x = -logs
+    series = 1 / 2 + x * (1 / 6 + x * (1 / 24 + x * (1 / 120 + x * (1 / 720))))
+    near = weights * x * x * series
+    far = slopes - weights - weights * x  # slope = p exp(x)
+    return tl.where(x < 0.25, near, far) / (a * a)

@@ -9,7 +9,9 @@ import torch
 
 from stanhop.hopfield import fused
 from stanhop.hopfield.dispatch import choose
+from stanhop.hopfield.fast_separation import fast_separate
 from stanhop.hopfield.retrieval import retrieve as dispatched
+from stanhop.hopfield.separation import separate
 from stanhop.kernels import retrieve
 from tests.kernels.cases import breaches, expected_outcome, outcome, random_case
 
@@ -110,8 +112,27 @@ def test_long_memories_go_to_cudnn_which_equals_the_definition(num_queries, num_
         assert error <= 2 * ((same_dtype[name].double() - right).norm() / right.norm()).item() + 1e-5, name
 
 
-def test_attention_by_cudnn_compiles_as_one_graph() -> None:
+def test_long_memories_compile_as_one_graph_too() -> None:
     case = random_case(300, 300, alpha=1.0, no_op=True, head_dim=64, values_dim=64, dtype=torch.bfloat16)
     expected = outcome(dispatched, case)
     compiled = outcome(torch.compile(dispatched, fullgraph=True), case)
     assert all(compiled[name].sub(right).norm() <= 1e-2 * right.norm() for name, right in expected.items())
+
+
+@pytest.mark.parametrize("length", [1, 7, 120, 1000, 4096, 32768])
+@pytest.mark.parametrize("alpha", [1.0, 1.5, 2.0, 1.3], ids=str)
+@pytest.mark.parametrize("no_op", [True, False])
+def test_rows_of_scores_equal_the_definition(no_op, alpha, length) -> None:
+    scores = torch.randn(5, length, device="cuda")
+    assert fused.separates(scores)
+    learned = torch.full((5, 1), alpha, device="cuda") if alpha == 1.3 else alpha
+    found = []
+    for separation, dtype in ((fast_separate, torch.float32), (separate, torch.float64)):
+        given = scores.to(dtype).requires_grad_()
+        own = learned.to(dtype).requires_grad_() if isinstance(learned, torch.Tensor) else learned
+        weights = separation(given, alpha=own, no_op=no_op)
+        gradient = torch.linspace(-1, 1, 5 * length, device="cuda").view(5, length).to(dtype)
+        by = [given] if own is learned and not isinstance(own, torch.Tensor) else [given, own]
+        found.append([weights.detach(), *torch.autograd.grad(weights, by, gradient)])
+    for got, right, tolerance in zip(*found, (2e-6, 1e-5, 1e-4)[: len(found[0])], strict=True):
+        assert (got.double() - right).norm() <= tolerance * right.norm().clamp(min=1e-12) + 1e-12

@@ -145,15 +145,22 @@ def kernel_goals(document: Document) -> list[Goal]:
 
 def training_goals(training: Mapping[str, Any]) -> list[Goal]:
     """G13 to G15 as the part ``training`` shows them."""
-    published = [(each["bisection_over_ours"]["median"], name) for name, each in training.get("published", {}).items()]
-    value, case = min(published) if published else (None, "")
+    step, step_case = _slowest(training.get("published", {}), "bisection_over_ours")
+    captured, captured_case = _slowest(training.get("published", {}), "bisection_over_graph")
     graph, epoch = training.get("eager_over_graph"), training.get("epoch_seconds")
     return [
-        Goal("G13", "published training step, bisection over ours, float32", 10, 30, value, case),
+        Goal("G13", "published training step, bisection over our CUDA graph, float32", 10, 30, captured, captured_case),
+        Goal("G13b", "the same, launched step by step", 10, 30, step, step_case),
         Goal("G14", "default training step, eager over CUDA graph", 2, 4, graph, "default network"),
         Goal("G15", "seconds an epoch of 8,449 windows, batch 128", 0.5, 0.15, epoch, "default network", is_most=True),
         Goal("G16", "windows/s, over the fastest of four other networks", 1, 2),
     ]
+
+
+def _slowest(published: Mapping[str, Any], ratio: str) -> tuple[float | None, str]:
+    """The smallest of a ratio's medians, and whose it is."""
+    found = [(each[ratio]["median"], name) for name, each in published.items() if ratio in each]
+    return min(found) if found else (None, "")
 
 
 def memory_goal(share: float | None) -> Goal:

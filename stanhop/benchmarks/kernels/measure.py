@@ -166,7 +166,8 @@ def _gradient_of(way: Way, given: dict[str, Tensor], output: Tensor) -> Tensor:
 
     Heads then lie side by side; a way that takes its tensors with queries side by side gets its gradient so as well.
     """
-    gradient = torch.randn_like(output)
+    generator = torch.Generator(output.device).manual_seed(1)  # torch's own one may be held by a capture that failed
+    gradient = torch.randn(output.shape, generator=generator, device=output.device).to(output.dtype)
     is_read_out = "query" in given
     return gradient.transpose(1, 2).contiguous().transpose(1, 2) if is_read_out and not way.is_contiguous else gradient
 

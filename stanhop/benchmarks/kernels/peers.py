@@ -115,6 +115,7 @@ def _method(method: Literal["auto", "definition", "fast", "triton"]) -> Callable
                 alpha=rule.alpha_of(given), no_op=rule.no_op, beta=scale, method=method,
             ),
             rule,
+            is_capturable=method in ("auto", "triton"),
         )  # fmt: skip
 
     return make
