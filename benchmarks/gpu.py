@@ -262,7 +262,7 @@ class Visit:
         return document
 
     def _cases(self) -> list[Any]:
-        """What was asked for; a peer that computes one fixed alpha has been seen to break CUDA, so its cases are last."""
+        """What was asked for; a peer that computes one fixed alpha has been seen to break CUDA: its cases come last."""
         import torch
 
         from stanhop.benchmarks.kernels.cases import ENTMAX_14, ENTMAX_15, cases_of, names_of
@@ -333,9 +333,8 @@ def _kernels_of(case: Any) -> tuple[Any, ...]:
     """What tells the kernels of one case from those of another."""
     from stanhop.kernels.plan import Shape, backward_plan, forward_plan, memories_plan
 
-    is_plain = case.rule.alpha == 1
     width, size = case.shape.head_dim, case.dtype.itemsize
-    shape = Shape(case.shape.queries, case.shape.memories, width, width, size, is_plain=is_plain)
+    shape = Shape(case.shape.queries, case.shape.memories, width, width, size, is_softmax=case.rule.alpha == 1)
     plans = tuple(choose(shape) for choose in (forward_plan, backward_plan, memories_plan))
     kind = "learned" if case.rule.is_learned else case.rule.alpha
     return case.dtype, width, kind, case.rule.no_op, case.shape.is_shared, plans

@@ -4,14 +4,13 @@
 
 A trial is one problem (shape, kind, precision), one role (forward pass; backward pass, or its part by queries; its part
 by memories) and one choice of tiles. Kernels are compiled by ``--workers`` processes first, for that takes longest, and
-then timed one after the other as CUDA graphs, cache warm. Needs torch and triton alone. The table of the fastest, beside
-the tiles that are shipped, comes last; all trials are in ``benchmarks/results/gpu/tiles.json``.
+then timed one after the other as CUDA graphs, cache warm. Needs torch and triton alone. The table of the fastest comes
+last, beside the tiles that are shipped; all trials are in ``benchmarks/results/gpu/tiles.json``.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import itertools
 import json
 import subprocess
@@ -72,16 +71,19 @@ class Problem:
 
     @property
     def name(self) -> str:
+        """Sizes, kind and precision."""
         return f"{self.batch}x{self.heads}x{self.queries}x{self.memories}x{self.head_dim} {self.kind} {self.dtype}"
 
     @property
     def shape(self) -> Shape:
+        """What tiles are chosen by."""
         itemsize = getattr(torch, self.dtype).itemsize
         return Shape(
-            self.queries, self.memories, self.head_dim, self.head_dim, itemsize, is_plain=self.kind == "softmax"
+            self.queries, self.memories, self.head_dim, self.head_dim, itemsize, is_softmax=self.kind == "softmax"
         )
 
     def tensors(self) -> Tensors:
+        """Standard normal patterns on the device, heads side by side."""
         generator = torch.Generator("cuda").manual_seed(0)
 
         def normal(length: int) -> Tensor:
@@ -93,6 +95,7 @@ class Problem:
 
     @property
     def rule(self) -> Rule:
+        """How to retrieve."""
         return Rule(kind=self.kind, no_op=True, beta=self.head_dim**-0.5, clip=None, dropout=0.0)
 
 
@@ -106,6 +109,7 @@ class Trial:
 
     @property
     def tiles(self) -> list[Any]:
+        """The plan, as results have it: form, queries, memories, warps, stages."""
         plan = self.plan
         form = "resident" if plan.is_resident else "looped"
         return [form, plan.query_block, plan.memory_block, plan.num_warps, plan.num_stages]

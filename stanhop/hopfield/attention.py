@@ -19,6 +19,8 @@ from torch.backends import cuda
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from stanhop.hopfield import fused
+
 PAYS_FROM = 256
 """Memories from which the fused kernel is taken on a CPU: see `stanhop bench kernels --shapes lengths`."""
 PAYS_FROM_ON_CUDA = 256
@@ -74,8 +76,10 @@ def _attended(query: Tensor, memory: Tensor, values: Tensor, *, no_op: bool, bet
 
 
 def _suits_cudnn(query: Tensor, memory: Tensor, values: Tensor) -> bool:
-    """Whether cuDNN is there and takes these tensors, whatever their batch axes."""
-    if torch.compiler.is_compiling():  # gradients of cuDNN's operator came out wrong there, seen with torch 2.11
+    """Whether cuDNN and Triton are there and take these tensors, whatever their batch axes."""
+    if torch.compiler.is_compiling():  # compiled, cuDNN's operator gave other numbers, seen with torch 2.11
+        return False
+    if fused.unusable_because(query.device) is not None:
         return False
     is_half = query.dtype in (torch.bfloat16, torch.float16)
     is_whole = query.shape[-1] % HEAD_DIM_STEP == 0 and query.shape[-1] <= LARGEST_HEAD_DIM
@@ -92,8 +96,15 @@ class _AttendNoOp(Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, memory: Tensor, values: Tensor, beta: float) -> Tensor:
         kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        retrieved: Tensor
         retrieved, log_sum = kernel(query, memory, values, 0.0, False, scale=beta)
-        return _keep_shares(ctx, query, memory, values, beta, retrieved, log_sum)
+        retrieved = retrieved.mul_(log_sum.sigmoid().unsqueeze(-1))
+        with_no_op = functional.softplus(
+            log_sum, threshold=50
+        )  # torch's own threshold of 20 costs a float64 six digits
+        ctx.save_for_backward(query, memory, values, retrieved, with_no_op)
+        ctx.beta = beta
+        return retrieved
 
     @staticmethod
     @once_differentiable
@@ -107,12 +118,17 @@ class _AttendNoOpByCudnn(Function):
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, memory: Tensor, values: Tensor, beta: float) -> Tensor:
+        from stanhop.kernels.no_op import add_no_op
+
         found = torch.ops.aten._scaled_dot_product_cudnn_attention(
             query, memory, values, None, True, 0.0, False, False, scale=beta
         )
-        retrieved, log_sum = found[0], found[1].view(*query.shape[:-1])  # the kernel's has an axis of 1 more
-        ctx.lengths, ctx.randomness = found[2:6], found[6:8]
-        return _keep_shares(ctx, query, memory, values, beta, retrieved, log_sum, like=found[1])
+        retrieved: Tensor
+        retrieved, log_sum = found[:2]
+        add_no_op(retrieved, log_sum)
+        ctx.save_for_backward(query, memory, values, retrieved, log_sum)
+        ctx.lengths, ctx.randomness, ctx.beta = found[2:6], found[6:8], beta
+        return retrieved
 
     @staticmethod
     @once_differentiable
@@ -122,16 +138,3 @@ class _AttendNoOpByCudnn(Function):
             retrieved_grad, *ctx.saved_tensors, *ctx.randomness, None, *ctx.lengths, 0.0, False, scale=ctx.beta
         )
         return (*gradients[:3], None)
-
-
-def _keep_shares(
-    ctx: Any, query: Tensor, memory: Tensor, values: Tensor, beta: float, retrieved: Tensor, log_sum: Tensor,
-    like: Tensor | None = None,
-) -> Tensor:  # fmt: skip
-    """The read-out with the no-op's share left out, and what the backward pass needs; changes ``retrieved``."""
-    retrieved = retrieved.mul_(log_sum.sigmoid().unsqueeze(-1))
-    # torch's own threshold of 20 costs a float64 six digits
-    with_no_op = functional.softplus(log_sum if like is None else like, threshold=50)
-    ctx.save_for_backward(query, memory, values, retrieved, with_no_op)
-    ctx.beta = beta
-    return retrieved

@@ -2,8 +2,9 @@
 
 ``operator.py`` is what others call. Below it ``launch.py`` allocates and launches, ``plan.py`` says with which tiles,
 ``resident.py`` and ``looped.py`` are the kernels for short and for long memories, ``separation.py`` and ``tiles.py``
-what these have in common. ``rows_operator.py`` and ``rows.py`` do the same for scores alone. Green in the interpreter (``TRITON_INTERPRET=1``) is not green on a GPU: it knows no races,
-alignment, shared memory, or rounding of half precision.
+what these have in common. ``rows_operator.py`` and ``rows.py`` do the same for scores alone, and ``no_op.py`` adds the
+no-op memory to what another attention kernel returns. Green in the interpreter (``TRITON_INTERPRET=1``) is not green on
+a GPU: it knows no races, alignment, shared memory, or rounding of half precision.
 """
 
 from __future__ import annotations

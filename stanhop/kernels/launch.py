@@ -199,12 +199,14 @@ def _shape(tensors: Tensors, rule: Rule) -> Shape:
     query, memory, values = tensors.query, tensors.memory, tensors.values
     return Shape(
         query.shape[2], memory.shape[2], query.shape[3], values.shape[3], query.element_size(),
-        is_plain=_is_plain(tensors, rule), is_before_9=capability_of(query.device) < (9, 0),
+        is_softmax=rule.kind == "softmax",
+        is_bare=_is_bare(tensors, rule),
+        is_before_9=capability_of(query.device) < (9, 0),
     )  # fmt: skip
 
 
-def _is_plain(tensors: Tensors, rule: Rule) -> bool:
-    return rule.is_plain_softmax and tensors.mask is None and tensors.gate is None and rule.dropout == 0
+def _is_bare(tensors: Tensors, rule: Rule) -> bool:
+    return tensors.mask is None and tensors.gate is None and rule.clip is None and rule.dropout == 0
 
 
 @functools.cache

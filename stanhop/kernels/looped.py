@@ -139,7 +139,7 @@ def _threshold(
 
 @triton.jit
 def _num_in_whole_blocks(length, BLOCK: tl.constexpr, PAYS: tl.constexpr):
-    """How many of ``length`` fill blocks, in which nothing need be tested; 0 where a loop of its own for them spills."""
+    """How many of ``length`` fill blocks, where nothing need be tested; 0 where a loop of its own for them spills."""
     if PAYS:
         num_whole = length // BLOCK * BLOCK
     else:
@@ -362,8 +362,7 @@ def _memory_gradient_step(
     HEAD_DIM: tl.constexpr, VALUES_DIM: tl.constexpr, QUERY_BLOCK: tl.constexpr,
     PRECISION: tl.constexpr, ON_DEVICE: tl.constexpr,
 ):  # fmt: skip
-    """Gradients by a block of memories and its values with the share of one more block of queries, which begins at
-    ``first``."""
+    """Gradients by a block of memories and values with the share of the block of queries that begins at ``first``."""
     rows = first + tl.arange(0, QUERY_BLOCK)
     is_row = exists(rows, num_queries, WHOLE)
     q = load_patterns(pair_query, query_stride, rows, head_features, is_row, HEAD_DIM, ON_DEVICE)

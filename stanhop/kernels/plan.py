@@ -1,14 +1,13 @@
 """Which kernel serves a shape, with which tiles and how many warps: tables in plain Python, no tuning at run time.
 
-Where ``benchmarks/tiles.py`` timed a tile on an H200 the tables have the fastest one, bfloat16 at 32 and 64 features and
-float32 at 32 mostly; the other entries follow what that taught (a tile of as many queries as memories, few warps) as far
-as registers go. Compiled ahead of time with all of its options on, no tile spills more than 64 bytes a thread:
+Where ``benchmarks/tiles.py`` timed a tile on an H200 the tables have the fastest one: bfloat16 at 32 and 64 features,
+float32 at 32. The other entries follow what that taught (as many queries as memories, few warps) as far as registers
+go. Compiled ahead of time for what its table is for, no tile spills more than 64 bytes a thread:
 ``tests/kernels/test_ahead_of_time.py`` keeps that true.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
 SMALLEST_BLOCK = 16
@@ -47,10 +46,10 @@ class Tables:
     looped_backward_memories: Looped
 
 
-PLAIN = Tables(
+SOFTMAX = Tables(
     resident_forward={
         (2, 32): {16: (64, 4), 32: (32, 1), 64: (64, 4)},
-        (2, 64): {16: (64, 4), 32: (32, 1), 64: (64, 4)},
+        (2, 64): {16: (64, 4), 32: (32, 1), 64: (64, 4), 128: (64, 4)},
         (2, 128): {16: (64, 4), 32: (32, 2), 64: (64, 4)},
         (4, 32): {16: (64, 4), 32: (32, 2), 64: (64, 4)},
         (4, 64): {16: (32, 4), 32: (32, 2), 64: (64, 4)},
@@ -58,7 +57,7 @@ PLAIN = Tables(
     },
     resident_backward={
         (2, 32): {16: (128, 8), 32: (32, 4), 64: (64, 4), 128: (128, 8)},
-        (2, 64): {16: (128, 8), 32: (32, 4), 64: (64, 4)},
+        (2, 64): {16: (128, 8), 32: (32, 4), 64: (64, 4), 128: (32, 4)},
         (2, 128): {16: (64, 4), 32: (32, 4), 64: (64, 8)},
         (4, 32): {16: (32, 4), 32: (32, 2), 64: (32, 4)},
         (4, 64): {16: (32, 4), 32: (32, 4), 64: (16, 8)},
@@ -89,8 +88,8 @@ PLAIN = Tables(
         (4, 128): (16, 32, 8, 2),
     },
 )
-"""Of softmax and Softmax_1 with neither mask, gate, clipping nor dropout, from compute capability 9.0 on."""
-GENERAL = Tables(
+"""Of bare softmax and Softmax_1, from compute capability 9.0 on."""
+ENTMAX = Tables(
     resident_forward={
         (2, 32): {16: (64, 4), 32: (16, 1), 64: (64, 4), 128: (16, 4)},
         (2, 64): {16: (64, 4), 32: (16, 1), 64: (64, 4), 128: (16, 4)},
@@ -132,7 +131,50 @@ GENERAL = Tables(
         (4, 128): (16, 32, 8, 2),
     },
 )
-"""Of everything else, from 9.0 on."""
+"""Of bare weights of any other kind, from 9.0 on."""
+WITH_EXTRAS = Tables(
+    resident_forward={
+        (2, 32): {16: (64, 4), 32: (16, 1), 64: (64, 4), 128: (16, 4)},
+        (2, 64): {16: (64, 4), 32: (16, 1), 64: (64, 4), 128: (16, 4)},
+        (2, 128): {16: (16, 1), 32: (16, 1), 64: (64, 4), 128: (32, 4)},
+        (4, 32): {16: (64, 4), 32: (32, 4), 64: (64, 4), 128: (16, 4)},
+        (4, 64): {16: (16, 1), 32: (32, 2), 64: (32, 4), 128: (32, 8)},
+        (4, 128): {16: (16, 2), 32: (32, 4), 64: (32, 8)},
+    },
+    resident_backward={
+        (2, 32): {16: (64, 4), 32: (32, 4), 64: (32, 8), 128: (16, 8)},
+        (2, 64): {16: (64, 4), 32: (32, 4), 64: (32, 8), 128: (16, 8)},
+        (2, 128): {16: (16, 2), 32: (16, 4), 64: (16, 8)},
+        (4, 32): {16: (16, 2), 32: (32, 4), 64: (16, 4), 128: (16, 8)},
+        (4, 64): {16: (16, 2), 32: (16, 4), 64: (16, 8)},
+        (4, 128): {16: (16, 8)},
+    },
+    looped_forward={
+        (2, 32): (64, 32, 4, 2),
+        (2, 64): (64, 32, 4, 2),
+        (2, 128): (64, 64, 4, 2),
+        (4, 32): (64, 32, 4, 2),
+        (4, 64): (64, 32, 4, 2),
+        (4, 128): (16, 32, 4, 2),
+    },
+    looped_backward_queries={
+        (2, 32): (64, 32, 4, 2),
+        (2, 64): (64, 32, 4, 2),
+        (2, 128): (64, 32, 4, 2),
+        (4, 32): (16, 32, 4, 2),
+        (4, 64): (16, 32, 4, 2),
+        (4, 128): (16, 32, 8, 2),
+    },
+    looped_backward_memories={
+        (2, 32): (32, 64, 4, 2),
+        (2, 64): (32, 32, 4, 2),
+        (2, 128): (32, 32, 8, 2),
+        (4, 32): (16, 32, 8, 2),
+        (4, 64): (32, 32, 8, 2),
+        (4, 128): (16, 32, 8, 2),
+    },
+)
+"""Of any kind with mask, gate, clipping or dropout, from 9.0 on: none spills with all of them at once."""
 BEFORE_9 = Tables(
     resident_forward={
         (2, 32): {16: (16, 1), 32: (32, 2), 64: (64, 4), 128: (16, 4), 256: (16, 4), 512: (16, 8)},
@@ -212,7 +254,8 @@ class Shape:
         head_dim: Features of query and memory.
         values_dim: Features of the values.
         itemsize: Bytes of one of them.
-        is_plain: Whether weights are softmax's or Softmax_1's, with neither mask, gate, clipping nor dropout.
+        is_softmax: Whether weights are softmax's or Softmax_1's, without powers and without an alpha to learn.
+        is_bare: Whether there is neither mask, gate, clipping nor dropout, which take registers.
         is_before_9: Whether the GPU's compute capability is below 9.0.
     """
 
@@ -221,15 +264,18 @@ class Shape:
     head_dim: int
     values_dim: int
     itemsize: int
-    is_plain: bool = False
+    is_softmax: bool = False
+    is_bare: bool = True
     is_before_9: bool = False
 
     @property
     def tables(self) -> Tables:
-        """Those of the GPU and the kind of weights."""
+        """Those of the GPU, the kind of weights and what comes with them."""
         if self.is_before_9:
             return BEFORE_9
-        return PLAIN if self.is_plain else GENERAL
+        if not self.is_bare:
+            return WITH_EXTRAS
+        return SOFTMAX if self.is_softmax else ENTMAX
 
     @property
     def width(self) -> tuple[int, int]:

@@ -21,7 +21,7 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 
-from stanhop.kernels import launch
+from stanhop.kernels import launch, rows_operator
 from stanhop.kernels.launch import Rule, Tensors
 
 KERNELS = (
@@ -31,6 +31,7 @@ KERNELS = (
     "looped_backward_queries",
     "looped_backward_memories",
 )
+OF_ROWS = ("rows_forward", "rows_backward")
 DTYPES = {
     torch.float32: "*fp32",
     torch.float16: "*fp16",
@@ -55,6 +56,9 @@ class Recorder:
 
 def recorded(case: dict[str, Any]) -> Iterator[tuple[str, Any, tuple[Any, ...], dict[str, Any]]]:
     """Each launch that the case makes, forward and backward."""
+    if case.get("rows"):
+        yield from recorded_rows(case)
+        return
     dtype = getattr(torch, case["dtype"])
     batch, heads = 8, 4
     sizes = [case["num_queries"], case["num_memories"], case["num_memories"]]
@@ -83,6 +87,22 @@ def recorded(case: dict[str, Any]) -> Iterator[tuple[str, Any, tuple[Any, ...], 
         for arguments, constants in recorder.calls:
             precision = "ieee" if dtype != torch.float32 else "tf32x3"
             yield name, recorder.kernel, arguments, constants | {"ON_DEVICE": True, "PRECISION": precision}
+
+
+def recorded_rows(case: dict[str, Any]) -> Iterator[tuple[str, Any, tuple[Any, ...], dict[str, Any]]]:
+    """The launches of separating rows of scores."""
+    scores = torch.empty(8, case["num_memories"], dtype=getattr(torch, case["dtype"]), device="meta")
+    alpha = torch.empty(8, device="meta") if case["kind"] == "entmax" else None
+    recorders = {name: Recorder(getattr(rows_operator, name)) for name in OF_ROWS}
+    with mock.patch.multiple(rows_operator, **recorders):
+        weights, statistics = rows_operator._separate._init_fn(scores, alpha, case["kind"], case["no_op"])
+        rows_operator._separate_backward._init_fn(
+            scores, alpha, weights, statistics, case["kind"], case["no_op"], alpha is not None
+        )
+    for name, recorder in recorders.items():
+        for arguments, constants in recorder.calls:
+            own = constants | ({"ON_DEVICE": True} if "ON_DEVICE" in constants else {})
+            yield name, recorder.kernel, arguments, {"num_stages": 1, **own}
 
 
 def compiled(kernel: Any, arguments: tuple[Any, ...], constants: dict[str, Any], capability: int) -> Any:
@@ -126,7 +146,7 @@ def main() -> None:
     """Compile every kernel of every case on standard input."""
     for case in json.load(sys.stdin):
         for name, kernel, arguments, constants in recorded(case):
-            plan = {key: constants[key] for key in ("QUERY_BLOCK", "MEMORY_BLOCK", "num_warps")}
+            plan = {key: constants.get(key) for key in ("QUERY_BLOCK", "MEMORY_BLOCK", "BLOCK", "num_warps")}
             usage = resources(compiled(kernel, arguments, constants, case.get("capability", 90)))
             print(json.dumps({"case": case, "kernel": name, **plan, **usage}), flush=True)
 

@@ -75,6 +75,26 @@ def test_every_tile_fits_with_all_options_on(capability, head_dim, dtype, tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("head_dim", [32, 64, 128])
+@pytest.mark.parametrize("kind", ["softmax", "entmax"])
+def test_every_tile_of_bare_weights_fits(kind, head_dim, dtype, tmp_path) -> None:
+    cases = [case(dtype, length, head_dim, kind) for length in (16, 32, 64, 128, 4096)]
+    few = [{**case(dtype, length, head_dim, kind), "num_queries": 7} for length in (64, 4096)]
+    many = [{**case(dtype, 10, head_dim, kind), "num_queries": 4096}]
+    assert_fit(compiled([*cases, *few, *many], tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["softmax", "entmax", "sparsemax"])
+def test_rows_of_every_length_fit(kind, tmp_path) -> None:
+    lengths = (1, 14, 1000, 4096, 32768)
+    kernels = compiled([case("float32", length, 0, kind, rows=True) for length in lengths], tmp_path)
+    assert {kernel["kernel"] for kernel in kernels} == {"rows_forward", "rows_backward"}
+    assert_fit(kernels)
+
+
+@pytest.mark.slow
 def test_every_kind_compiles_with_clipping(tmp_path) -> None:
     cases = [
         case("bfloat16", length, 64, kind, clip=True, **ALL_ON)
