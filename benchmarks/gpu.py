@@ -3,6 +3,7 @@
     python benchmarks/gpu.py                       # all parts, one after the other
     python benchmarks/gpu.py correctness kernels   # some of them
     python benchmarks/gpu.py --rehearse            # every part on a CPU, tiny, kernels in Triton's interpreter
+    python benchmarks/gpu.py table                 # the goals once more, from what is kept; on any machine
     python benchmarks/gpu.py --workers 12          # the gates by 12 processes, for compiling takes longest
     python benchmarks/gpu.py compile kernels --workers 12     # our kernels compiled so, then gates and times by one
 
@@ -37,7 +38,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the checkout need not be installed
 
 PARTS = ("correctness", "kernels", "training")
-COMPILE = "compile"
+COMPILE, TABLE = "compile", "table"
 MINUTES = 7.5
 """No case begins after these; one more takes seconds."""
 RESULTS = ROOT / "benchmarks" / "results" / "gpu"
@@ -61,13 +62,16 @@ def main() -> int:
     parser.add_argument("--without", nargs="+", default=[], metavar="PEER", help="peers to leave out")
     parser.add_argument("--caches", nargs="+", choices=("cold", "warm", "host"), help="which of them; default all")
     given = parser.parse_args()
-    unknown = set(given.parts) - {*PARTS, COMPILE}
+    unknown = set(given.parts) - {*PARTS, COMPILE, TABLE}
     if unknown:
         parser.error(f"no part is called {sorted(unknown)}; choose of {', '.join(PARTS)}")
     if given.rehearse:
         os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported
     import torch
 
+    if given.parts == [TABLE]:
+        summarise(given.output or RESULTS)
+        return 0
     if not given.rehearse and not torch.cuda.is_available():
         print("there is no CUDA device here; --rehearse runs every part on a CPU", file=sys.stderr)
         return 4
@@ -82,7 +86,7 @@ def main() -> int:
         if part == "correctness" and not is_sound:
             print("ours is out of tolerance: nothing is timed", file=sys.stderr)
             return 1
-    visit.summarise()
+    summarise(visit.folder)
     return 0 if is_sound else 1
 
 
@@ -216,34 +220,6 @@ class Visit:
                 self._keep("training", found)
         return True
 
-    def summarise(self) -> None:
-        """The table of goals and our share of the machine's limits, from all that is kept."""
-        from stanhop.benchmarks.kernels import goals
-        from stanhop.storage import write_text
-
-        nothing: dict[str, Any] = {"records": [], "machine": self.machine}
-        kernels = self._load("kernels") or nothing
-        kernels = kernels if kernels["machine"] == self.machine else nothing
-        training = self._kept("training")
-        default = training.get("default, float32", {})
-        told = {
-            "published": {name: each for name, each in training.items() if name.startswith("published")},
-            "eager_over_graph": default.get("eager_over_graph", {}).get("median"),
-            "epoch_seconds": default.get("epoch_seconds"),
-        }
-        table = [
-            *goals.kernel_goals(kernels),
-            *goals.training_goals(told),
-            goals.memory_goal(self._kept("memory").get("share")),
-        ]
-        lines = [{**vars(goal), "is_met": goal.is_met} for goal in table]
-        self._keep("goals", {"goals": lines})
-        write_text(self.folder / "roofline.txt", goals.roofline_text(kernels) + "\n")
-        print(goals.roofline_text(kernels))
-        if self.is_rehearsal:
-            print("a rehearsal: these figures mean nothing")
-        print(goals.goals_text(table))
-
     def _measure(self, name: str, settings: Any, share: int | None = None) -> dict[str, Any]:
         """Every case of the groups for CUDA, or a worker's share of them, as far as time allows."""
         from stanhop.benchmarks.kernels.document import run
@@ -327,6 +303,34 @@ class Visit:
         document = self._load(name)
         is_here = document is not None and document["machine"] == self.machine
         return document["found"] if document is not None and is_here else {}
+
+
+def summarise(folder: Path) -> None:
+    """Print the table of goals and our share of the machine's limits from what ``folder`` has, and keep them there."""
+    from stanhop.benchmarks.kernels import goals
+    from stanhop.storage import write_text
+
+    def load(name: str) -> dict[str, Any]:
+        path = folder / f"{name}.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+    kernels = load("kernels") or {"records": [], "machine": {}}
+    training = load("training").get("found", {})
+    default = training.get("default, float32", {})
+    told = {
+        "published": {name: each for name, each in training.items() if name.startswith("published")},
+        "eager_over_graph": default.get("eager_over_graph", {}).get("median"),
+        "epoch_seconds": default.get("epoch_seconds"),
+    }
+    share = load("memory").get("found", {}).get("share")
+    table = [*goals.kernel_goals(kernels), *goals.training_goals(told), goals.memory_goal(share)]
+    lines = [{**vars(goal), "is_met": goal.is_met} for goal in table]
+    write_text(folder / "goals.json", json.dumps({"goals": lines}, indent=1) + "\n")
+    write_text(folder / "roofline.txt", goals.roofline_text(kernels) + "\n")
+    print(goals.roofline_text(kernels))
+    if load("training").get("is_rehearsal"):
+        print("a rehearsal: these figures mean nothing")
+    print(goals.goals_text(table))
 
 
 def _kernels_of(case: Any) -> tuple[Any, ...]:

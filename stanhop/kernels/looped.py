@@ -140,11 +140,7 @@ def _threshold(
 @triton.jit
 def _num_in_whole_blocks(length, BLOCK: tl.constexpr, PAYS: tl.constexpr):
     """How many of ``length`` fill blocks, where nothing need be tested; 0 where a loop of its own for them spills."""
-    if PAYS:
-        num_whole = length // BLOCK * BLOCK
-    else:
-        num_whole = 0
-    return num_whole
+    return length // BLOCK * BLOCK if PAYS else 0
 
 
 @triton.jit
@@ -260,7 +256,7 @@ def _query_gradient_step(
     u_grad = tl.dot(out_grad, tl.trans(v), input_precision=PRECISION) * factor
     deviation = u_grad * clip_slope(p, gamma, eta, CLIP) - delta[:, None]
     if LEARNS_ALPHA:
-        a_grad -= tl.sum(alpha_slope(p, g, logs, a) * deviation, axis=1)
+        a_grad -= tl.sum(alpha_slope(p, g, logs) * deviation, axis=1)
     return q_grad + product(g * deviation * beta, k, PRECISION), a_grad
 
 
@@ -331,7 +327,7 @@ def looped_backward_queries(
     a_grad = tl.zeros([QUERY_BLOCK], tl.float32)
     if LEARNS_ALPHA and NO_OP:
         no_op_p, no_op_g, no_op_logs = weights_slopes_and_logs(-m, t, a, KIND)
-        a_grad += alpha_slope(no_op_p, no_op_g, no_op_logs, a) * delta
+        a_grad += alpha_slope(no_op_p, no_op_g, no_op_logs) * delta
     num_whole = _num_in_whole_blocks(num_memories, MEMORY_BLOCK, KIND == "softmax" and not MASKED and not DROPOUT)
     for first in range(0, num_whole, MEMORY_BLOCK):
         q_grad, a_grad = _query_gradient_step(
@@ -350,7 +346,7 @@ def looped_backward_queries(
     pair_query_grad = row_of(query_grad, query_grad_strides, batch, head)
     store_patterns(pair_query_grad, query_grad_strides[2], rows, head_features, is_row, q_grad, HEAD_DIM)
     if LEARNS_ALPHA:
-        tl.store(alpha_grad + block.to(tl.int64) * num_pairs + pair, tl.sum(a_grad, axis=0))
+        tl.store(alpha_grad + block.to(tl.int64) * num_pairs + pair, tl.sum(a_grad, axis=0) / (a * a))
 
 
 @triton.jit

@@ -143,9 +143,9 @@ def resident_backward(
             slope += no_op_g
         delta = tl.sum(g * p_grad, axis=1) / tl.where(slope == 0.0, 1.0, slope)
         if LEARNS_ALPHA:
-            a_grad -= tl.sum(alpha_slope(p, g, logs, a) * (p_grad - delta[:, None]), axis=1)
+            a_grad -= tl.sum(alpha_slope(p, g, logs) * (p_grad - delta[:, None]), axis=1)
             if NO_OP:
-                a_grad += alpha_slope(no_op_p, no_op_g, no_op_logs, a) * delta
+                a_grad += alpha_slope(no_op_p, no_op_g, no_op_logs) * delta
         s_grad = g * (p_grad - delta[:, None]) * beta
         q_grad = product(s_grad, k, PRECISION)
         store_patterns(pair_query_grad, query_grad_strides[2], rows, head_features, is_row, q_grad, HEAD_DIM)
@@ -161,4 +161,4 @@ def resident_backward(
     store_patterns(pair_memory_grad, memory_grad_strides[2], columns, head_features, is_written, k_grad, HEAD_DIM)
     store_patterns(pair_values_grad, values_grad_strides[2], columns, values_features, is_written, v_grad, VALUES_DIM)
     if LEARNS_ALPHA:
-        tl.store(alpha_grad + chunk.to(tl.int64) * num_pairs + pair, tl.sum(a_grad, axis=0))
+        tl.store(alpha_grad + chunk.to(tl.int64) * num_pairs + pair, tl.sum(a_grad, axis=0) / (a * a))

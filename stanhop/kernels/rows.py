@@ -56,10 +56,10 @@ def rows_backward(
     s_grad = g * (p_grad - delta[:, None])
     tl.store(scores_grad + cells, s_grad.to(scores_grad.dtype.element_ty), mask=inside)
     if LEARNS_ALPHA:
-        a_grad = -tl.sum(alpha_slope(p, g, logs, a) * (p_grad - delta[:, None]), axis=1)
+        a_grad = -tl.sum(alpha_slope(p, g, logs) * (p_grad - delta[:, None]), axis=1)
         if NO_OP:
-            a_grad += alpha_slope(no_op_p, no_op_g, no_op_logs, a) * delta
-        tl.store(alpha_grad + row, a_grad)
+            a_grad += alpha_slope(no_op_p, no_op_g, no_op_logs) * delta
+        tl.store(alpha_grad + row, a_grad / (a * a))
 
 
 @triton.jit

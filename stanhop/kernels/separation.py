@@ -201,14 +201,14 @@ def threshold(d, pivots, num_memories, a, KIND: tl.constexpr, NO_OP: tl.constexp
 
 
 @triton.jit
-def alpha_slope(weights, slopes, logs, a):
-    """psi: minus the derivative of weights by alpha at a fixed threshold, 0 off the support.
+def alpha_slope(weights, slopes, logs):
+    """a ** 2 psi, where psi is minus the derivative of weights by alpha at a fixed threshold, 0 off the support.
 
-    psi = p (exp(x) - 1 - x) / a ** 2 with x = -a log(p), which is -``logs``; as a series near x = 0, where the terms
-    cancel.
+    a ** 2 psi = p (exp(x) - 1 - x) with x = -a log(p), which is -``logs``; as a series near x = 0, where the terms
+    cancel. Sums of it are divided, not each weight's.
     """
     x = -logs
     series = 1 / 2 + x * (1 / 6 + x * (1 / 24 + x * (1 / 120 + x * (1 / 720))))
     near = weights * x * x * series
     far = slopes - weights - weights * x  # slope = p exp(x)
-    return tl.where(x < 0.25, near, far) / (a * a)
+    return tl.where(x < 0.25, near, far)

@@ -49,11 +49,7 @@ def store_patterns(pair_pointer, row_stride, rows, columns, is_row, patterns, NU
 @triton.jit
 def exists(places, length, WHOLE: tl.constexpr):
     """Which places of a tile lie within a length; in a ``WHOLE`` one all, so that the compiler leaves the tests out."""
-    if WHOLE:
-        inside = tl.full(places.shape, True, tl.int1)
-    else:
-        inside = places < length
-    return inside
+    return tl.full(places.shape, True, tl.int1) if WHOLE else places < length
 
 
 @triton.jit
