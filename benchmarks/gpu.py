@@ -175,9 +175,7 @@ class Visit:
 
     def kernels(self) -> bool:
         """Gates and times."""
-        from stanhop.benchmarks.kernels.document import to_text
         from stanhop.benchmarks.kernels.measure import CACHES, Settings
-        from stanhop.storage import write_text
 
         settings = Settings(
             caches=tuple(self.given.caches or CACHES), num_rounds=50, limit=self.given.seconds, left_out=self.left_out
@@ -185,7 +183,6 @@ class Visit:
         if self.is_rehearsal:
             settings = Settings(num_rounds=1, limit=0.0, phases=("both",), most_copies=2)
         document = self._measure("kernels", settings)
-        write_text(self.folder / "kernels.txt", to_text(document) + "\n")
         self._keep("memory", {"share": self._memory_share()})
         return self._report_gates(document)
 
@@ -308,6 +305,7 @@ class Visit:
 def summarise(folder: Path) -> None:
     """Print the table of goals and our share of the machine's limits from what ``folder`` has, and keep them there."""
     from stanhop.benchmarks.kernels import goals
+    from stanhop.benchmarks.kernels.document import to_text
     from stanhop.storage import write_text
 
     def load(name: str) -> dict[str, Any]:
@@ -327,10 +325,26 @@ def summarise(folder: Path) -> None:
     lines = [{**vars(goal), "is_met": goal.is_met} for goal in table]
     write_text(folder / "goals.json", json.dumps({"goals": lines}, indent=1) + "\n")
     write_text(folder / "roofline.txt", goals.roofline_text(kernels) + "\n")
+    if kernels["records"]:
+        write_text(folder / "kernels.txt", to_text(kernels) + "\n")
+        draw(kernels, folder)
     print(goals.roofline_text(kernels))
     if load("training").get("is_rehearsal"):
         print("a rehearsal: these figures mean nothing")
     print(goals.goals_text(table))
+
+
+def draw(kernels: dict[str, Any], folder: Path) -> None:
+    """A picture a group of shapes, if matplotlib is there."""
+    from stanhop.storage import write_bytes
+
+    try:
+        from stanhop.benchmarks.kernels.plots import plots_of
+    except ImportError:
+        print("no plots: pip install matplotlib, then python benchmarks/gpu.py table")
+        return
+    for name, content in plots_of(kernels).items():
+        write_bytes(folder / f"{name}.png", content)
 
 
 def _kernels_of(case: Any) -> tuple[Any, ...]:

@@ -16,7 +16,7 @@ SMALLEST_FEATURES = 32
 """Features of a tile at least: narrower ones compile to code that spills (float32), and save nothing."""
 LARGEST_HEAD_DIM = 128
 """Features a head may have."""
-FEATURES_OF_A_WARP = 2048
+FEATURES_OF_A_WARP = 1024
 """Features of memories that a warp can hold gradients of without spilling."""
 PROGRAMS_WANTED = 1024
 """Programs that keep a large GPU busy; below, queries of one pair are split into chunks."""

@@ -202,7 +202,7 @@ def threshold(d, pivots, num_memories, a, KIND: tl.constexpr, NO_OP: tl.constexp
 
 @triton.jit
 def alpha_slope(weights, slopes, logs):
-    """a ** 2 psi, where psi is minus the derivative of weights by alpha at a fixed threshold, 0 off the support.
+    """A ** 2 psi, where psi is minus the derivative of weights by alpha at a fixed threshold, 0 off the support.
 
     a ** 2 psi = p (exp(x) - 1 - x) with x = -a log(p), which is -``logs``; as a series near x = 0, where the terms
     cancel. Sums of it are divided, not each weight's.
