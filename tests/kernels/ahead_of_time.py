@@ -21,7 +21,7 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 
-from stanhop.kernels import launch, rows_operator
+from stanhop.kernels import launch, no_op, rows_operator
 from stanhop.kernels.launch import Rule, Tensors
 
 KERNELS = (
@@ -58,6 +58,9 @@ def recorded(case: dict[str, Any]) -> Iterator[tuple[str, Any, tuple[Any, ...], 
     """Each launch that the case makes, forward and backward."""
     if case.get("rows"):
         yield from recorded_rows(case)
+        return
+    if case.get("adds_no_op"):
+        yield recorded_no_op(case)
         return
     dtype = getattr(torch, case["dtype"])
     batch, heads = 8, 4
@@ -103,6 +106,17 @@ def recorded_rows(case: dict[str, Any]) -> Iterator[tuple[str, Any, tuple[Any, .
         for arguments, constants in recorder.calls:
             own = constants | ({"ON_DEVICE": True} if "ON_DEVICE" in constants else {})
             yield name, recorder.kernel, arguments, {"num_stages": 1, **own}
+
+
+def recorded_no_op(case: dict[str, Any]) -> tuple[str, Any, tuple[Any, ...], dict[str, Any]]:
+    """The launch that adds the no-op memory to another kernel's read-out."""
+    sizes = (8, case["num_queries"], 4, case["head_dim"])
+    retrieved = torch.empty(*sizes, dtype=getattr(torch, case["dtype"]), device="meta").transpose(1, 2)
+    recorder = Recorder(no_op._add_no_op)
+    with mock.patch.object(no_op, "_add_no_op", recorder):
+        no_op.add_no_op(retrieved, torch.empty(*retrieved.shape[:3], 1, device="meta"))
+    [(arguments, constants)] = recorder.calls
+    return "add_no_op", recorder.kernel, arguments, {"num_stages": 1, "enable_fp_fusion": True, **constants}
 
 
 def compiled(kernel: Any, arguments: tuple[Any, ...], constants: dict[str, Any], capability: int) -> Any:
