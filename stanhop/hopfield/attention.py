@@ -85,9 +85,13 @@ def _suits_cudnn(query: Tensor, memory: Tensor, values: Tensor) -> bool:
     is_whole = query.shape[-1] % HEAD_DIM_STEP == 0 and query.shape[-1] <= LARGEST_HEAD_DIM
     if not is_half or not is_whole or torch.cuda.get_device_capability(query.device) < (9, 0):
         return False
-    tried = (each.flatten(0, -4)[:1] if each.dim() > 4 else each for each in (query, memory, values))
-    asked = cuda.SDPAParams(*(each.detach() for each in tried), None, 0.0, False, False)
-    return bool(cuda.can_use_cudnn_attention(asked))
+    one, other, third = (_first_of_batch(each.detach()) for each in (query, memory, values))
+    return bool(cuda.can_use_cudnn_attention(cuda.SDPAParams(one, other, third, None, 0.0, False, False)))
+
+
+def _first_of_batch(patterns: Tensor) -> Tensor:
+    """The first entry along all batch axes, ``(1, heads, length, head_dim)``; a view."""
+    return patterns[(0,) * (patterns.dim() - 3)].unsqueeze(0)
 
 
 class _AttendNoOp(Function):
