@@ -17,6 +17,11 @@ where it stopped. Parts:
 - ``training``: the published network's step against bisection, the default network's step with and without a CUDA
   graph in three precisions, an epoch, memory.
 
+- ``full_size``, which is left out unless it is asked for: the OutEffHop paper's networks at full size, four methods and
+  three seeds, trained by as many processes at once as there are workers; outliers and W8A8 of each checkpoint.
+  It takes longer than 8 minutes, and needs all that ``stanhop train`` needs but MLflow and sktime. Called again, on
+  another machine as well, it leaves out what ``full_size.json`` has.
+
 The first two need torch, triton and numpy, and nothing else, beside this checkout; ``training`` builds networks from
 the configuration and needs pydantic and pyyaml as well. Peers are measured as far as they are installed: entmax,
 adasplash, liger-kernel, flash-attention-softmax-n, transformer-engine. The table of goals comes last.
@@ -38,6 +43,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the checkout need not be installed
 
 PARTS = ("correctness", "kernels", "training")
+FULL_SIZE = "full_size"
 COMPILE, TABLE = "compile", "table"
 MINUTES = 7.5
 """No case begins after these; one more takes seconds."""
@@ -57,12 +63,13 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=1, help="processes that share the cases of correctness")
     parser.add_argument("--share", type=int, help="do this share of them; what the workers are called with")
     parser.add_argument("--seconds", type=float, default=1.5, help="of one phase of a case of kernels")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="change the preset of full_size")
     parser.add_argument("--groups", nargs="+", metavar="NAME", help="shapes of correctness and kernels; default all")
     parser.add_argument("--dtypes", nargs="+", metavar="DTYPE", help="precisions of these; default each group's own")
     parser.add_argument("--without", nargs="+", default=[], metavar="PEER", help="peers to leave out")
     parser.add_argument("--caches", nargs="+", choices=("cold", "warm", "host"), help="which of them; default all")
     given = parser.parse_args()
-    unknown = set(given.parts) - {*PARTS, COMPILE, TABLE}
+    unknown = set(given.parts) - {*PARTS, FULL_SIZE, COMPILE, TABLE}
     if unknown:
         parser.error(f"no part is called {sorted(unknown)}; choose of {', '.join(PARTS)}")
     if given.rehearse:
@@ -158,12 +165,52 @@ class Visit:
             self._path(self._share_name(share)).unlink(missing_ok=True)
         return [each for each in found if each is not None]
 
+    def full_size(self) -> bool:
+        """Table 1 of the OutEffHop paper: what is missing in the folder's document is trained and measured."""
+        self._by_workers(FULL_SIZE)
+        found = self._full_size_found()
+        for path in sorted(self.folder.glob(f"{FULL_SIZE}-*.json")):
+            found[path.stem.removeprefix(f"{FULL_SIZE}-")] = json.loads(path.read_text(encoding="utf-8"))
+            path.unlink()
+        self._keep(FULL_SIZE, found)
+        for name, each in found.items():
+            before, after = each["float32"]["mse"], each["quantized"]["w8a8"]["mse"]
+            kurtosis, largest = (each["outliers"]["all"][key] for key in ("average_kurtosis", "max_inf_norm"))
+            print(f"{name}: MSE {before:.4f}, W8A8 {after:.4f}, kurtosis {kurtosis:.3f}, inf-norm {largest:.3f}")
+        return True
+
+    def full_size_share(self, share: int) -> None:
+        """Every so manieth training of those that are missing, each in a file of its own."""
+        import torch
+
+        from stanhop.benchmarks.full_size import cells, measured
+        from stanhop.storage import write_text
+
+        torch.set_float32_matmul_precision("high")  # products in TF32
+        ended, found = self._deadline(), self._full_size_found()
+        missing = [
+            cell for cell in cells(is_tiny=self.is_rehearsal, assignments=self.given.set) if cell.name not in found
+        ]
+        for cell in missing[share :: self.given.workers]:
+            if ended():
+                print("time is up: call again to go on")
+                break
+            print(f"training {cell.name}", flush=True)
+            measurement = measured(cell, self.folder / "runs") | {"machine": self.machine, "set": self.given.set}
+            write_text(self._path(f"{FULL_SIZE}-{cell.name}"), json.dumps(measurement, indent=1) + "\n")
+
+    def _full_size_found(self) -> dict[str, Any]:
+        """Trainings that are done, on whatever machine, under the same settings."""
+        found = (self._load(FULL_SIZE) or {"found": {}})["found"]
+        return {name: each for name, each in found.items() if each["set"] == self.given.set}
+
     def _by_workers(self, part: str) -> None:
         """Let each worker do its share of a part."""
         same = ["--workers", str(self.given.workers), "--minutes", str(self.minutes), "--output", str(self.folder)]
         same += ["--groups", *self.given.groups] if self.given.groups else []
         same += ["--without", *self.left_out] if self.left_out else []
         same += ["--dtypes", *self.given.dtypes] if self.given.dtypes else []
+        same += ["--set", *self.given.set] if self.given.set else []
         call = [sys.executable, __file__, part, *same, *(["--rehearse"] if self.is_rehearsal else [])]
         running = [subprocess.Popen([*call, "--share", str(share)]) for share in range(self.given.workers)]
         for process in running:

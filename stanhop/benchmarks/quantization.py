@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from stanhop.benchmarks.measurement import keep, kept
@@ -21,6 +22,7 @@ from stanhop.config import RunConfig
 from stanhop.errors import Code, ConfigError, OutputError, quoted
 from stanhop.forecasting.bundle import Bundle, bundle_digest, load_bundle
 from stanhop.forecasting.evaluation import evaluate
+from stanhop.forecasting.forecaster import choose_device
 from stanhop.hopfield.separation import SEPARATIONS
 from stanhop.model.int8 import Quantization
 from stanhop.quantization.int8 import quantize_bundle
@@ -186,8 +188,11 @@ def _measured(cell: Cell, bundle: Bundle, series_set: SeriesSet, path: Path, *, 
     calibration = calibration_contexts(bundle, series_set) if missing else []
     for way in missing:
         report(f"quantising {cell.name}: {way}")
-        quantized = _quantized(bundle, way, calibration)
-        known.quantized[way] = None if quantized is None else _errors(quantized, series_set)
+        # int8 for real is computed on a CPU
+        device = torch.device("cpu") if way.startswith(INT8) else choose_device(cell.config.train.device)
+        bundle.network.to(device)
+        quantized = _quantized(bundle, way, [batch.to(device) for batch in calibration])
+        known.quantized[way] = None if quantized is None else _errors(quantized, series_set, device)
         write_text(file, json.dumps({**key, "measured": asdict(known)}, indent=2) + "\n")
     return dataclasses.replace(known, quantized={way: known.quantized[way] for way in cell.ways})
 
@@ -195,12 +200,14 @@ def _measured(cell: Cell, bundle: Bundle, series_set: SeriesSet, path: Path, *, 
 def _measured_as_float(cell: Cell, bundle: Bundle, series_set: SeriesSet, path: Path) -> Measured:
     outcome = read_outcome(path, run_id=None)
     assert outcome is not None
-    outliers = measure_outliers(bundle.network, split_contexts(bundle, series_set, "test", batch_size=32))
+    device = choose_device(cell.config.train.device)
+    contexts = split_contexts(bundle, series_set, "test", batch_size=32)
+    outliers = measure_outliers(bundle.network.to(device), (batch.to(device) for batch in contexts))
     return Measured(
         method=cell.method,
         seed=cell.config.train.seed,
         training_seconds=outcome.metrics["time/train_s"],
-        float32=_errors(bundle, series_set),
+        float32=_errors(bundle, series_set, device),
         quantized={},
         outliers={counted: asdict(outliers.summary(counted)) for counted in outliers.selections},
     )
@@ -230,6 +237,6 @@ def _read(file: Path, key: dict[str, Any]) -> Measured | None:
     return Measured(**{**plain, "float32": Errors(**plain["float32"]), "quantized": errors})
 
 
-def _errors(bundle: Bundle, series_set: SeriesSet) -> Errors:
-    metrics = evaluate(bundle, series_set, device="cpu").metrics
+def _errors(bundle: Bundle, series_set: SeriesSet, device: torch.device) -> Errors:
+    metrics = evaluate(bundle, series_set, device="cuda" if device.type == "cuda" else "cpu").metrics
     return Errors(metrics["mse_scaled"], metrics["mae_scaled"])

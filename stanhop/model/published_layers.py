@@ -59,12 +59,12 @@ class PublishedHopfield(nn.Module):
         """Map ``(..., queries, model_dim)`` and ``(..., memories, model_dim)`` to the query's shape."""
         projected = self.memory_proj(memory)
         retrieved = retrieve(
-            self._split_heads(self.query_proj(query)),
-            self._split_heads(projected),
-            self._split_heads(self.values_proj(projected)),
+            self.split_heads(self.query_proj(query)),
+            self.split_heads(projected),
+            self.split_heads(self.values_proj(projected)),
             alpha=self.alpha,
             no_op=self.config.separation.no_op,
-            clip=self._clip(num_memories=memory.shape[-2]),
+            clip=self.clip(num_memories=memory.shape[-2]),
             dropout=self.config.dropout if self.training else 0.0,
             method=self.method,
         )  # (..., heads, queries, head_dim)
@@ -72,14 +72,14 @@ class PublishedHopfield(nn.Module):
         output: Tensor = self.output_proj(mixed)  # (..., queries, model_dim)
         return output
 
-    def _clip(self, *, num_memories: int) -> tuple[float, float] | None:
+    def clip(self, *, num_memories: int) -> tuple[float, float] | None:
         """Published clipping, ``clamp(weights * (eta - gamma) + gamma, 0, 1)``, as ``retrieve`` takes it.
 
         There the lower end is ``-zeta / num_memories``; the published one is the same for any number of memories.
         """
         return (-self.config.gamma * num_memories, self.config.eta) if self.config.is_clipped else None
 
-    def _split_heads(self, patterns: Tensor) -> Tensor:
+    def split_heads(self, patterns: Tensor) -> Tensor:
         """``(..., length, heads * head_dim)`` as ``(..., heads, length, head_dim)``."""
         heads: Tensor = patterns.unflatten(-1, (self.config.num_heads, -1))  # (..., length, heads, head_dim)
         return heads.transpose(-2, -3)

@@ -25,12 +25,11 @@ from torch.nn import functional
 from stanhop.errors import Code, ConfigError
 from stanhop.forecasting.bundle import ONNX, Bundle
 from stanhop.hopfield.layers import Hopfield, HopfieldLayer
-from stanhop.hopfield.separation import Separation
+from stanhop.hopfield.separation import SEPARATIONS, Separation
 from stanhop.model.block import AcrossChannels
 from stanhop.model.int8 import Int8Linear
 from stanhop.model.network import STanHopNet
 from stanhop.model.onnx import INPUT, OUTPUT, TO_RUN, OnnxNetwork, require_packages
-from stanhop.quantization.stepped import hopfields_in
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -104,8 +103,8 @@ def require_exportable(bundle: Bundle) -> None:
     fix = "use another --backend, or train with softmax or outeffhop"
     if not isinstance(bundle.network, STanHopNet):
         raise ConfigError(Code.CONFIG, f"network {bundle.config.model.network} cannot be written as ONNX", fix=fix)
-    if any(hopfield.separation.alpha != 1 for _, hopfield in hopfields_in(bundle.network)):
-        separation = bundle.config.model.separation
+    separation = bundle.config.model.separation
+    if SEPARATIONS[separation].alpha != 1:
         problem = f"{separation} cannot be written as ONNX: its weights take dozens of steps to find"
         raise ConfigError(Code.CONFIG, problem, fix=fix)
     if bundle.quantization is not None and bundle.quantization.activations != "static":

@@ -11,6 +11,11 @@ What is rounded in a ``STanHopNet``, in the order it is met:
   scores, the weights, the read-out and the gated read-out of every retrieval; every residual sum, and the sum of the
   two retrievals across channels.
 
+In a published network, likewise: weights of every linear map, the learned memories and both positions; the context; the
+output of every linear map and LayerNorm, both GELUs; the scores, the weights and the read-out of every retrieval; every
+sum that a norm reads or, where the variant has none there, that would be normed. Not the decoder layers' shares of the
+forecast.
+
 What is not: biases, affine parts of norms, learned alphas and the scales of closed steps, which are few and cost no
 product; the statistics of instance normalisation; the outputs of the direct map and of the read-outs, whose sum is the
 forecast (their weights and inputs are rounded).
@@ -34,6 +39,8 @@ from stanhop.hopfield.layers import HopfieldLayer
 from stanhop.model.block import AcrossChannels, Residual
 from stanhop.model.network import STanHopNet
 from stanhop.model.patching import PatchEmbedding
+from stanhop.model.published import PublishedSTanHopNet
+from stanhop.model.published_layers import PublishedTandemBlock
 from stanhop.quantization.rounding import (
     ActivationRanges,
     Range,
@@ -44,10 +51,15 @@ from stanhop.quantization.rounding import (
     weight_scale,
 )
 from stanhop.quantization.smoothing import smooth
-from stanhop.quantization.stepped import SteppedHopfield, hopfields_in
+from stanhop.quantization.stepped import hopfields_in, stepped
 
 ROUNDED_OUTPUTS = (nn.Linear, nn.LayerNorm, nn.GELU, PatchEmbedding, Residual, AcrossChannels)
 """Modules whose outputs are rounded."""
+PUBLISHED_ROUNDED_OUTPUTS = (nn.Linear, nn.LayerNorm, nn.GELU)
+"""The same of a published network."""
+PUBLISHED_NORM, PUBLISHED_AFTER_GELU, PUBLISHED_HEAD = "norm", "hidden_output_proj", "forecast_proj"
+"""How the names end of what reads a sum, of what reads the decoder's GELU, which is no module, and of what gives a
+share of the forecast."""
 INPUT = "input"
 
 
@@ -103,7 +115,7 @@ class SimulatedNetwork(nn.Module):
         self.ranges = ranges
 
     def forward(self, context: Tensor) -> Tensor:
-        """As ``STanHopNet.forward``."""
+        """As that of the network."""
         forecast: Tensor = self.network(context)
         return forecast
 
@@ -114,14 +126,14 @@ def simulate(network: nn.Module, calibration: Sequence[Tensor], protocol: Protoc
     Ranges are those of the network whose weights are rounded and whose activations are not yet.
 
     Args:
-        network: A ``STanHopNet`` in evaluation mode; it is not changed.
+        network: A ``STanHopNet`` or a published one, in evaluation mode; it is not changed.
         calibration: Scaled contexts ``(batch, context_length, channels)`` of training rows.
         protocol: How to quantise.
 
     Raises:
-        ConfigError: it is another network.
+        ConfigError: it is another network, or a published one is to be smoothed.
     """
-    if not isinstance(network, STanHopNet):
+    if not isinstance(network, STanHopNet | PublishedSTanHopNet):
         raise ConfigError(Code.CONFIG, f"only a STanHopNet can be simulated, this is a {type(network).__name__}")
     copied = copy.deepcopy(network)
     if protocol.smoothing is not None:
@@ -144,8 +156,8 @@ def _round_weights(network: nn.Module, protocol: Protocol) -> None:
             elif isinstance(module, HopfieldLayer):
                 _round_in_place(module.memory, protocol)
                 _round_in_place(module.values, protocol)
-            elif isinstance(module, PatchEmbedding):
-                for own in module.parameters(recurse=False):  # positions, and what else is added to a patch
+            elif isinstance(module, PatchEmbedding | PublishedSTanHopNet | PublishedTandemBlock):
+                for own in module.parameters(recurse=False):  # positions, memories, what else is added to a patch
                     _round_in_place(own, protocol)
 
 
@@ -188,17 +200,41 @@ class _Sites:
         self.ranges |= {name: estimator.range for name, estimator in self._estimators.items()}
 
 
-def _place_sites(network: STanHopNet, sites: _Sites) -> None:
+def _place_sites(network: STanHopNet | PublishedSTanHopNet, sites: _Sites) -> None:
     for name, hopfield in hopfields_in(network):
-        stepped = SteppedHopfield(hopfield, on_step=_named_steps(sites, name))
-        network.set_submodule(name, stepped)
+        network.set_submodule(name, stepped(hopfield, on_step=_named_steps(sites, name)))
+    if isinstance(network, PublishedSTanHopNet):
+        _place_published_sites(network, sites)
+    else:
+        _place_own_sites(network, sites)
+
+
+def _place_own_sites(network: STanHopNet, sites: _Sites) -> None:
     heads = {id(network.direct), *(id(read_out[-1]) for read_out in network.read_outs)}  # type: ignore[index]  # sequences
     for name, module in network.named_modules():
         if isinstance(module, ROUNDED_OUTPUTS) and id(module) not in heads:
-            module.register_forward_hook(lambda _module, _inputs, output, name=name: sites.pass_through(name, output))
+            _round_output(module, sites, name)
     # One tensor, two readers: it is looked at once, or its running range would move twice a batch.
-    network.embedding.register_forward_pre_hook(lambda _module, inputs: (sites.pass_through(INPUT, inputs[0]),))
+    _round_input(network.embedding, sites, INPUT)
     network.direct.register_forward_pre_hook(lambda _module, inputs: (sites.rounded(INPUT, inputs[0]),))
+
+
+def _place_published_sites(network: PublishedSTanHopNet, sites: _Sites) -> None:
+    for name, module in network.named_modules():
+        last = name.rpartition(".")[2]
+        if isinstance(module, PUBLISHED_ROUNDED_OUTPUTS) and last != PUBLISHED_HEAD:
+            _round_output(module, sites, name)
+        if last.endswith(PUBLISHED_NORM) or last == PUBLISHED_AFTER_GELU:
+            _round_input(module, sites, f"{name}.{INPUT}")
+    _round_input(network.patch_embedding, sites, INPUT)
+
+
+def _round_output(module: nn.Module, sites: _Sites, name: str) -> None:
+    module.register_forward_hook(lambda _module, _inputs, output: sites.pass_through(name, output))
+
+
+def _round_input(module: nn.Module, sites: _Sites, name: str) -> None:
+    module.register_forward_pre_hook(lambda _module, inputs: (sites.pass_through(name, inputs[0]),))
 
 
 def _named_steps(sites: _Sites, name: str) -> Callable[[str, Tensor], Tensor]:

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from stanhop.hopfield.fast_separation import fast_separate
 from stanhop.hopfield.layers import Hopfield
+from stanhop.hopfield.separation import separate
+from stanhop.model.published_layers import PublishedHopfield
 
 OnStep = Callable[[str, Tensor], Tensor]
 """Is given the name of what a retrieval makes and the tensor, and returns what goes on instead. The names are
@@ -69,8 +71,49 @@ class SteppedHopfield(nn.Module):
         return heads
 
 
-def hopfields_in(network: nn.Module) -> Iterator[tuple[str, Hopfield]]:
-    """Every ``Hopfield`` of ``network`` by its dotted name."""
+class SteppedPublishedHopfield(nn.Module):
+    """``PublishedHopfield`` in evaluation mode as plain steps, quirks included.
+
+    Args:
+        hopfield: The layer; it is kept.
+        on_step: As in ``SteppedHopfield``; there is no gate.
+    """
+
+    def __init__(self, hopfield: PublishedHopfield, *, on_step: OnStep | None = None) -> None:
+        super().__init__()
+        self.query_proj = hopfield.query_proj
+        self.memory_proj = hopfield.memory_proj
+        self.values_proj = hopfield.values_proj
+        self.output_proj = hopfield.output_proj
+        self._published = (hopfield,)  # a tuple, so that its modules are not found twice
+        self._on_step: OnStep = on_step or (lambda _name, tensor: tensor)
+
+    def forward(self, query: Tensor, memory: Tensor) -> Tensor:
+        """As ``PublishedHopfield.forward``."""
+        (hopfield,) = self._published
+        projected = self.memory_proj(memory)
+        state, stored, answers = map(
+            hopfield.split_heads, (self.query_proj(query), projected, self.values_proj(projected))
+        )
+        scores = self._on_step("scores", (state * state.shape[-1] ** -0.5) @ stored.transpose(-1, -2))
+        alpha = hopfield.alpha[:, None, None] if isinstance(hopfield.alpha, Tensor) else hopfield.alpha
+        separation = separate if hopfield.method == "definition" else fast_separate
+        clip = hopfield.clip(num_memories=memory.shape[-2])
+        weights = separation(scores, alpha=alpha, no_op=hopfield.config.separation.no_op, clip=clip)
+        retrieved = self._on_step("retrieved", self._on_step("weights", weights) @ answers)
+        output: Tensor = self.output_proj(retrieved.reshape(*query.shape[:-1], -1))  # heads not transposed back
+        return output
+
+
+def stepped(hopfield: Hopfield | PublishedHopfield, *, on_step: OnStep | None = None) -> nn.Module:
+    """The layer as plain steps."""
+    if isinstance(hopfield, PublishedHopfield):
+        return SteppedPublishedHopfield(hopfield, on_step=on_step)
+    return SteppedHopfield(hopfield, on_step=on_step)
+
+
+def hopfields_in(network: nn.Module) -> Iterator[tuple[str, Hopfield | PublishedHopfield]]:
+    """Every Hopfield layer of ``network`` by its dotted name."""
     for name, module in list(network.named_modules()):
-        if isinstance(module, Hopfield):
+        if isinstance(module, Hopfield | PublishedHopfield):
             yield name, module

@@ -74,3 +74,20 @@ def test_correctness_and_kernels_need_torch_triton_and_numpy_alone(tmp_path: Pat
     lacking = call("training", *arguments, prelude=ALLOWED)
     assert lacking.returncode == 1
     assert "training needs pydantic: pip install pydantic pyyaml" in lacking.stderr
+
+
+@pytest.mark.slow
+def test_the_published_networks_are_trained_once_each_without_mlflow_and_sktime(tmp_path: Path) -> None:
+    lacking = "import sys\nfor name in ('mlflow', 'sktime'):\n    sys.modules[name] = None\n"
+    arguments = ("full_size", "--rehearse", "--output", tmp_path)
+    answer = call(*arguments, prelude=lacking)
+    assert answer.returncode == 0, answer.stderr
+    found = json.loads((tmp_path / "full_size.json").read_text())["found"]
+    assert set(found) == {f"{method}-1" for method in ("softmax", "outeffhop", "clipped_softmax", "clipped_outeffhop")}
+    for each in found.values():
+        assert each["quantized"]["w8a8"]["mse"] != each["float32"]["mse"]
+        assert each["untrained"]["all"]["average_kurtosis"] != each["outliers"]["all"]["average_kurtosis"]
+    again = call(*arguments)
+    assert again.returncode == 0
+    assert "training" not in again.stdout.replace("training step", "")
+    assert json.loads((tmp_path / "full_size.json").read_text())["found"] == found

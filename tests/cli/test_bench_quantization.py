@@ -12,6 +12,7 @@ from stanhop.benchmarks import network_figures
 
 ON_TEST = ("--split", "test", "--dry-run", "--format", "json")
 NO_EXTRAS = ("--set", "model.channel_embedding=false", "--set", "model.instance_norm=false")
+PUBLISHED = ("--set", "model.network=published_outeffhop", *NO_EXTRAS)
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +73,18 @@ def test_every_method_and_seed_is_trained_once_and_measured_on_its_own_checkpoin
     assert "holds a training of another configuration; choose another --output folder" in other.err
 
 
+def test_published_networks_are_measured_likewise_with_the_outputs_of_their_decoder(
+    run: Any, table: Any, small: Any, elsewhere: Path
+) -> None:
+    methods = ("--methods", "outeffhop", "--seeds", "1", "--schemes", "w8a8", "--backends", "none")
+    options = (*methods, "--outputs", "decoder", *small, *PUBLISHED, "--no-tracking", "--output", "b")
+    answer = run("bench", "quantization", "--data", table(), *options, "--format", "json")
+    assert answer.code == 0, answer.err
+    [row] = answer.document["rows"]
+    assert row["quantized"]["w8a8"]["change_percent"]["mean"] != 0
+    assert row["outliers"]["decoder"]["max_inf_norm"]["mean"] > 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
@@ -81,7 +94,7 @@ def test_every_method_and_seed_is_trained_once_and_measured_on_its_own_checkpoin
         (("--seeds", "a"), "--seeds: 'a' is no list of numbers"),
         (("--outputs", "heads"), "--outputs: 'heads' is none of blocks"),
         (("--outputs", "decoder"), "--outputs: 'decoder' is none of blocks, feedforward, norms, all"),
-        (("--methods", "gsh", "--set", "model.network=published_stanhop", *NO_EXTRAS), "cannot be simulated"),
+        (("--methods", "gated_softmax", *PUBLISHED), "network published_outeffhop has no gate"),
     ],
 )
 def test_what_cannot_be_run_is_refused_before_anything_is_trained(run: Any, arguments: Any, problem: str) -> None:
