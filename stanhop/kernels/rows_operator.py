@@ -13,7 +13,7 @@ from stanhop.kernels.operator import DTYPES, KINDS
 from stanhop.kernels.rows import rows_backward, rows_forward
 
 LARGEST_ROW = 2**15
-"""Columns of a row at most. Beyond 8,192 some spill to a cache, which is still one pass over memory in place of dozens."""
+"""Columns of a row at most. Beyond 8,192 some spill into a cache, still one pass over memory in place of dozens."""
 CELLS_OF_A_WARP = 1024
 """Cells of a row for each warp: 32 a thread."""
 MOST_WARPS = 32
