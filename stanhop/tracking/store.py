@@ -74,6 +74,11 @@ class Store:
     unsent_folder: Path = Path(UNSENT)
     is_reachable: bool = True
 
+    @property
+    def life_folder(self) -> Path:
+        """Where processes that record a run show that they are alive: all that share a file find one another."""
+        return path_of(self.uri).parent / ARTIFACTS if self.is_local else self.unsent_folder
+
 
 def store_uri(tracking: TrackingConfig, *, folder: Path) -> str:
     """The address of the store: the configured one, else ``mlflow.db`` in ``folder``, where ``mlflow ui`` looks.
@@ -166,9 +171,14 @@ def _import_mlflow() -> None:
         raise MachineError(Code.TRACKING, f"MLflow cannot be imported: {reason(error)}", fix=fix) from error
 
 
+def path_of(uri: str) -> Path:
+    """The database file that the address of a local store names."""
+    return Path(unquote(uri.removeprefix(SQLITE).partition("?")[0])).absolute()
+
+
 def _open_file(uri: str, experiment: str) -> Store:
     """Open a database of this machine; the first to come makes its tables while the others wait."""
-    path = Path(unquote(uri.removeprefix(SQLITE).partition("?")[0])).absolute()
+    path = path_of(uri)
     artifacts = path.parent / ARTIFACTS
     make_directory(artifacts)
     try:

@@ -72,22 +72,26 @@ def test_a_server_that_is_down_or_dies_loses_no_metric(
         sent = tracking_nursery.run("command", "tracking", "send", "--tracking-uri", address, cwd=tmp_path)
         assert (sent.code, sent.out) == (0, "1 run sent\n"), sent.err
         assert tracking_nursery.run("abandoned", "killed", address, cwd=tmp_path).code == -signal.SIGKILL
+        before = ("abandoned", "before a restart", address, "this machine before it was started anew")
+        assert tracking_nursery.run(*before, cwd=tmp_path).code == -signal.SIGKILL
         assert tracking_nursery.run("tracked", "next", address, cwd=tmp_path).code == 0
         listed = json.loads(tracking_nursery.run("list_runs", address, "stanhop", "val/loss", cwd=tmp_path).out)
     assert sorted(listed) == [
+        ["before a restart", "KILLED", [1]],
         ["dies", "FINISHED", [1, 2, 3, 4]],
         ["down", "FINISHED", [1, 2, 3, 4]],
         ["killed", "KILLED", [1]],
         ["next", "FINISHED", [1, 2, 3]],
     ]
-    assert not list((tmp_path / "mlflow-unsent").glob("*.jsonl"))
+    assert not list((tmp_path / "mlflow-unsent").iterdir())
     undisturbed = training.end_of(tmp_path / "down")
     assert not training.differences(training.end_of(tmp_path / "dies"), undisturbed)
     record(
         "R14",
         "a server down and one that dies",
         f"both trainings exit with 0 (the wait with none: {start_s:.0f} s a start, its training included),"
-        " 8 of 8 epochs are in MLflow after sending, none twice; a run whose process was killed is closed by the next",
+        " 8 of 8 epochs are in MLflow after sending, none twice; 2 of 2 runs whose processes were killed, one"
+        " before a restart of its machine, are closed by the next",
     )
 
 

@@ -16,6 +16,7 @@ from stanhop.forecasting.batch import RefusedInputsError, forecast_files
 from stanhop.forecasting.bundle import load_bundle, save_bundle
 from stanhop.quantization import compare as _preloaded  # noqa: F401 - what commands import when they run
 from stanhop.quantization import int8 as _preloaded_too  # noqa: F401 - as above
+from stanhop.tracking import dead_runs
 from stanhop.tracking.run import start_run
 from stanhop.tracking.store import Store, open_store
 from stanhop.tracking.unsent import Unsent
@@ -186,8 +187,10 @@ def tracked(name: str, uri: str = "") -> int:
     return 0
 
 
-def abandoned(name: str, uri: str) -> int:
-    """A run of a process that is killed outright after its first metric."""
+def abandoned(name: str, uri: str, machine: str = "") -> int:
+    """A run of a process that is killed outright after its first metric, on this machine or one called otherwise."""
+    if machine:
+        dead_runs.this_machine = lambda: machine  # type: ignore[assignment]  # as after a restart
     run = start_run(open_store(TrackingConfig(uri=uri), folder=Path.cwd()), name=name, tags={})
     run.log_metrics({"val/loss": 1.0}, step=1)
     os.kill(os.getpid(), signal.SIGKILL)
