@@ -13,11 +13,12 @@ from stanhop.cli.app import main
 from tests.reliability.kit import bad_commands, bad_tables
 from tests.reliability.kit.mistakes import Case
 from tests.reliability.kit.nursery import Nursery
+from tests.reliability.kit.sizes import IS_SOAK
 
 GROUPS = [list(group()) for group in (*bad_tables.GROUPS, *bad_commands.GROUPS)]
 CASES = [case for group in GROUPS for case in group]
 FEWEST = 250
-EACH, EACH_OF_PROCESSES = 5, 8
+EACH, EACH_OF_PROCESSES = 5, 1 if IS_SOAK else 8
 """Every so many of the cases is run by default; and of each group, from the first on, as a process of its own."""
 
 
