@@ -118,6 +118,8 @@ class TrackedRun:
     def finish(self, status: Status) -> None:
         """Close the run, and try once more to send what is unsent."""
         self._tell(events.finish(status))
+        if self._is_lost and not self._close_lost(status):
+            return  # the sign of life is left behind, for the next run to close this one
         if self._life is not None:
             self._life.end()
         if self._unsent is None or self._store is None or self._is_lost:
@@ -125,6 +127,16 @@ class TrackedRun:
         self._send()
         if self._unsent is not None:
             logger.warning("MLflow: run %s is kept in %s; %s", self._name, self._unsent.path, SEND_LATER)
+
+    def _close_lost(self, status: Status) -> bool:
+        """Close the run although a part of it is lost; whether the store took that."""
+        assert self._store is not None
+        try:
+            events.tell(events.finish(status), self._store.client, str(self.run_id), self._last_steps)
+        except Exception as error:  # as in _tell
+            logger.info("MLflow: %s", reason(error))
+            return False
+        return True
 
     def _tell(self, event: events.Event) -> None:
         """Tell the store, or keep it until the store answers."""

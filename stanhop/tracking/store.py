@@ -42,7 +42,7 @@ WAY_OUT = "move it away, name another store with --tracking-uri, or add --no-tra
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # what fails is told by whoever asked for it, without MLflow's traceback
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # standard output is for our result
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "4",  # seconds; with one retry a dead server costs 8 instead of MLflow's 16 minutes
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -156,7 +156,12 @@ def _open_server(uri: str, experiment: str, *, makes: bool = True) -> Store:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of what a library says, without credentials, short."""
+    """The first line of what a library says, without credentials, short; of a database, what it says itself."""
+    wrapped: BaseException | None = error
+    while wrapped is not None:
+        if isinstance(original := getattr(wrapped, "orig", None), BaseException):  # SQLAlchemy's name for it
+            return reason(original)
+        wrapped = wrapped.__cause__ or wrapped.__context__
     lines = masked(str(error)).strip().splitlines() or [type(error).__name__]
     return lines[0][:200]
 
