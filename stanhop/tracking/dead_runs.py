@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,18 @@ class Life:
         self._lock.close()
         with suppress(MachineError):  # then it is there, and says nothing
             remove_file(self._path)
+
+
+def is_under_way(store: Store, tags: Mapping[str, str]) -> bool:
+    """Whether the process that recorded a run with these tags in ``store`` is alive, as far as one can tell."""
+    path = store.life_folder / f"{_key(store)}{tags.get(LIFE_TAG)}{SUFFIX}"
+    if not path.exists():
+        return tags.get(HOST_TAG) == socket.gethostname() and is_alive(int(tags[PROCESS_TAG]))
+    try:
+        with locked(path):
+            return False
+    except MachineError:
+        return True
 
 
 def process_tags() -> dict[str, str]:

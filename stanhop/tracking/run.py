@@ -169,7 +169,8 @@ class TrackedRun:
         logger.warning("MLflow: %s; what follows of this run is kept in %s", reason(error), store.unsent_folder)
         self._tried_s = time.monotonic()
         self._unsent = Unsent.of(store.unsent_folder)
-        self._guarded(lambda unsent: unsent.begin(store, run_id=self.run_id, name=self._name, tags={}))
+        tags = {**process_tags(), **({} if self._life is None else {LIFE_TAG: self._life.token})}
+        self._guarded(lambda unsent: unsent.begin(store, run_id=self.run_id, name=self._name, tags=tags))
 
     def _keep(self, event: events.Event) -> None:
         self._guarded(lambda unsent: unsent.add(event))
