@@ -49,7 +49,7 @@ class Companions(DDPStrategy):
         """A block in which the processes train.
 
         Raises:
-            MachineError: the block fails because one that helps was killed.
+            MachineError: the block fails because one that helps was killed, or had not enough of the machine.
         """
         is_over = threading.Event()
         if self.num_processes > 1:
@@ -57,41 +57,44 @@ class Companions(DDPStrategy):
         try:
             yield
         except BaseException as error:
-            killed_by = self._wait_for_death() if isinstance(error, RuntimeError) else None  # as backends raise
+            death = self._wait_for_death() if isinstance(error, RuntimeError) else None  # as backends raise
             if self._launcher is not None:
                 self._launcher.kill(signal.SIGKILL)  # those that help would wait for this one
-            if killed_by is None:
+            if death is None:
                 raise
-            raise self._error(killed_by) from error
+            raise self._error(death) from error
         finally:
             is_over.set()
 
     def _end_if_stuck(self, is_over: threading.Event) -> None:
-        """End this process if one that helps was killed and the backend does not say so."""
+        """End this process if one that helps is dead and the backend does not say so."""
         while not is_over.wait(POLL_S):
-            killed_by = self._death()
-            if killed_by is not None and not is_over.wait(LONGEST_TO_NOTICE_S):
-                error = self._error(killed_by)
+            death = self._death()
+            if death is not None and not is_over.wait(LONGEST_TO_NOTICE_S):
+                error = self._error(death)
                 os.write(2, f"{render(error)}\n".encode())
                 os._exit(error.exit_code)
 
-    def _death(self) -> signal.Signals | None:
-        """The signal that killed one of the processes that help."""
-        codes = [process.poll() for process in self._processes()]
-        return next((signal.Signals(-code) for code in codes if code is not None and code < 0), None)
+    def _death(self) -> str | None:
+        """How one of the processes that help has ended, if it is the machine's doing."""
+        for code in (process.poll() for process in self._processes()):
+            if code is not None and code < 0:
+                return f"was killed by {signal.Signals(-code).name}, as where memory is short"
+            if code == MachineError.exit_code:
+                return f"ended with exit code {code}, for the reason that it gave"
+        return None
 
-    def _wait_for_death(self) -> signal.Signals | None:
+    def _wait_for_death(self) -> str | None:
         end_s = time.monotonic() + LONGEST_TO_BE_GONE_S
-        while (killed_by := self._death()) is None and self._processes() and time.monotonic() < end_s:
+        while (death := self._death()) is None and self._processes() and time.monotonic() < end_s:
             time.sleep(POLL_S)
-        return killed_by
+        return death
 
     def _processes(self) -> Sequence[Any]:
         return self._launcher.procs if isinstance(self._launcher, _SubprocessScriptLauncher) else []
 
-    def _error(self, killed_by: signal.Signals) -> MachineError:
-        problem = f"a process that helped to train was killed by {killed_by.name}, as where memory is short"
-        return MachineError(Code.ENVIRONMENT, problem, fix=self._how_to_go_on())
+    def _error(self, death: str) -> MachineError:
+        return MachineError(Code.ENVIRONMENT, f"a process that helped to train {death}", fix=self._how_to_go_on())
 
 
 class _Launcher(_SubprocessScriptLauncher):

@@ -36,6 +36,8 @@ def training_step(self, batch, batch_index):
     os.write(1, f"step {self.trainer.global_step + 1}\\n".encode())  # in one piece: two processes share the pipe
     if os.environ.get("NAN_IN_PROCESS") == str(self.trainer.global_rank) and self.trainer.global_step == 7:
         return original(self, batch, batch_index) * float("nan")
+    if os.environ.get("NO_MEMORY_IN_PROCESS") == str(self.trainer.global_rank) and self.trainer.global_step == 7:
+        sys.exit(4)  # as the command line does
     return original(self, batch, batch_index)
 ForecastingModule.training_step = training_step
 
@@ -185,6 +187,13 @@ def test_a_process_that_helps_ends_with_the_main_one_and_the_run_goes_on_bit_for
     assert "Traceback" not in error
     assert Training(tmp_path / "run", resume=True, DEVICES="2").end()[0] == 0
     assert weights(tmp_path / "run") == weights(undisturbed_pair)
+
+
+def test_memory_that_only_one_process_lacks_is_the_machine_s_problem(tmp_path: Path) -> None:
+    code, error = Training(tmp_path / "run", DEVICES="2", NO_MEMORY_IN_PROCESS="1").end()
+    assert (code, error.count("error[E402]")) == (4, 1), error
+    assert "ended with exit code 4" in error
+    assert "--resume" in error
 
 
 def test_a_process_that_never_comes_to_help_is_not_waited_for(tmp_path: Path) -> None:
