@@ -21,7 +21,7 @@ from stanhop.errors import MachineError, StoppedError, masked
 from stanhop.resources import PACKAGE
 from stanhop.series.frame import SeriesSet
 from stanhop.tracking import events
-from stanhop.tracking.dead_runs import close_dead_runs, process_tags
+from stanhop.tracking.dead_runs import LIFE_TAG, Life, close_dead_runs, process_tags
 from stanhop.tracking.names import PARENT_TAG
 from stanhop.tracking.store import Store, open_again, reason
 from stanhop.tracking.unsent import PREFIX, Unsent, find_record, known_steps, send, send_all
@@ -45,6 +45,7 @@ class TrackedRun:
         last_steps: The last step of each metric that the store has already, so that a resumed run repeats none.
         name: What people call it.
         unsent: Where what happens is kept while the store does not answer; None while it does.
+        life: Shows that this process is alive until the run ends.
     """
 
     def __init__(
@@ -55,11 +56,13 @@ class TrackedRun:
         *,
         name: str = "",
         unsent: Unsent | None = None,
+        life: Life | None = None,
     ) -> None:
         self._store = store
         self._last_steps = dict(last_steps or {})
         self._name = name
         self._unsent = unsent
+        self._life = life
         self._is_lost = False
         self._tried_s = time.monotonic()
         self.run_id = run_id
@@ -115,11 +118,25 @@ class TrackedRun:
     def finish(self, status: Status) -> None:
         """Close the run, and try once more to send what is unsent."""
         self._tell(events.finish(status))
+        if self._is_lost and not self._close_lost(status):
+            return  # the sign of life is left behind, for the next run to close this one
+        if self._life is not None:
+            self._life.end()
         if self._unsent is None or self._store is None or self._is_lost:
             return
         self._send()
         if self._unsent is not None:
             logger.warning("MLflow: run %s is kept in %s; %s", self._name, self._unsent.path, SEND_LATER)
+
+    def _close_lost(self, status: Status) -> bool:
+        """Close the run although a part of it is lost; whether the store took that."""
+        assert self._store is not None
+        try:
+            events.tell(events.finish(status), self._store.client, str(self.run_id), self._last_steps)
+        except Exception as error:  # as in _tell
+            logger.info("MLflow: %s", reason(error))
+            return False
+        return True
 
     def _tell(self, event: events.Event) -> None:
         """Tell the store, or keep it until the store answers."""
@@ -152,7 +169,8 @@ class TrackedRun:
         logger.warning("MLflow: %s; what follows of this run is kept in %s", reason(error), store.unsent_folder)
         self._tried_s = time.monotonic()
         self._unsent = Unsent.of(store.unsent_folder)
-        self._guarded(lambda unsent: unsent.begin(store, run_id=self.run_id, name=self._name, tags={}))
+        tags = {**process_tags(), **({} if self._life is None else {LIFE_TAG: self._life.token})}
+        self._guarded(lambda unsent: unsent.begin(store, run_id=self.run_id, name=self._name, tags=tags))
 
     def _keep(self, event: events.Event) -> None:
         self._guarded(lambda unsent: unsent.add(event))
@@ -192,41 +210,42 @@ def start_run(
 ) -> TrackedRun:
     """Begin a run, or go on with the one called ``run_id`` if the store still has it; either is a part of the parent.
 
-    On the way runs that dead processes of this machine left open are closed as KILLED, and what could not be sent
-    before is sent.  A store that does not answer is told later.
+    On the way runs that dead processes left open are closed as KILLED, and what could not be sent before is sent. A
+    store that does not answer is told later.
     """
     if store is None:
         return TrackedRun(None, None)
     if parent_run_id is not None:
         tags = {**tags, PARENT_TAG: parent_run_id}
-    all_tags = {**tags, **process_tags(), "mlflow.source.name": "stanhop"}
+    life = Life(store)
+    all_tags = {**tags, **process_tags(), LIFE_TAG: life.token, "mlflow.source.name": "stanhop"}
     if store.is_reachable:
         try:
-            return _start(store, name=name, tags=all_tags, run_id=run_id)
+            return _start(store, name=name, tags=all_tags, run_id=run_id, life=life)
         except Exception as error:  # as in TrackedRun._tell
             logger.warning("MLflow: %s; this run is kept in %s", reason(error), store.unsent_folder)
-    return _start_unsent(store, name=name, tags=all_tags, run_id=run_id)
+    return _start_unsent(store, name=name, tags=all_tags, run_id=run_id, life=life)
 
 
-def _start(store: Store, *, name: str, tags: Mapping[str, str], run_id: str | None) -> TrackedRun:
+def _start(store: Store, *, name: str, tags: Mapping[str, str], run_id: str | None, life: Life) -> TrackedRun:
     num_sent = send_all(store)
     if num_sent:
         logger.warning("MLflow: sent %d run%s that it had missed", num_sent, "s" * (num_sent != 1))
     if run_id is not None and run_id.startswith(PREFIX):
         run_id = find_record(store, run_id.removeprefix(PREFIX))
-    reopened = None if run_id is None else _reopen(store, run_id, tags, name=name)
+    reopened = None if run_id is None else _reopen(store, run_id, tags, name=name, life=life)
     close_dead_runs(store)
     if reopened is not None:
         return reopened
     started = store.client.create_run(store.experiment_id, run_name=name, tags=dict(tags))
-    return TrackedRun(store, started.info.run_id, name=name)
+    return TrackedRun(store, started.info.run_id, name=name, life=life)
 
 
-def _start_unsent(store: Store, *, name: str, tags: Mapping[str, str], run_id: str | None) -> TrackedRun:
+def _start_unsent(store: Store, *, name: str, tags: Mapping[str, str], run_id: str | None, life: Life) -> TrackedRun:
     """A run that the store does not know of yet, or does not answer for."""
     is_unsent = run_id is not None and run_id.startswith(PREFIX)
     unsent = Unsent.of(store.unsent_folder, str(run_id).removeprefix(PREFIX) if is_unsent else None)
-    run = TrackedRun(store, None if is_unsent else run_id, name=name, unsent=unsent)
+    run = TrackedRun(store, None if is_unsent else run_id, name=name, unsent=unsent, life=life)
     run.open_unsent(tags)
     return run
 
@@ -278,7 +297,7 @@ def git_commit(checkout: Path) -> str | None:
     return next((line.split()[0] for line in packed if line.endswith(f" {reference}")), None)
 
 
-def _reopen(store: Store, run_id: str, tags: Mapping[str, str], *, name: str) -> TrackedRun | None:
+def _reopen(store: Store, run_id: str, tags: Mapping[str, str], *, name: str, life: Life) -> TrackedRun | None:
     try:
         last_steps = known_steps(store, run_id)
     except Exception as error:
@@ -289,4 +308,4 @@ def _reopen(store: Store, run_id: str, tags: Mapping[str, str], *, name: str) ->
     store.client.update_run(run_id, status="RUNNING")
     for key, value in tags.items():
         store.client.set_tag(run_id, key, value)
-    return TrackedRun(store, run_id, last_steps, name=name)
+    return TrackedRun(store, run_id, last_steps, name=name, life=life)

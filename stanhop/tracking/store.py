@@ -42,7 +42,7 @@ WAY_OUT = "move it away, name another store with --tracking-uri, or add --no-tra
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # what fails is told by whoever asked for it, without MLflow's traceback
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # standard output is for our result
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "4",  # seconds; with one retry a dead server costs 8 instead of MLflow's 16 minutes
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -73,6 +73,11 @@ class Store:
     experiment: str
     unsent_folder: Path = Path(UNSENT)
     is_reachable: bool = True
+
+    @property
+    def life_folder(self) -> Path:
+        """Where processes that record a run show that they are alive: all that share a file find one another."""
+        return path_of(self.uri).parent / ARTIFACTS if self.is_local else self.unsent_folder
 
 
 def store_uri(tracking: TrackingConfig, *, folder: Path) -> str:
@@ -151,7 +156,12 @@ def _open_server(uri: str, experiment: str, *, makes: bool = True) -> Store:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of what a library says, without credentials, short."""
+    """The first line of what a library says, without credentials, short; of a database, what it says itself."""
+    wrapped: BaseException | None = error
+    while wrapped is not None:
+        if isinstance(original := getattr(wrapped, "orig", None), BaseException):  # SQLAlchemy's name for it
+            return reason(original)
+        wrapped = wrapped.__cause__ or wrapped.__context__
     lines = masked(str(error)).strip().splitlines() or [type(error).__name__]
     return lines[0][:200]
 
@@ -166,9 +176,14 @@ def _import_mlflow() -> None:
         raise MachineError(Code.TRACKING, f"MLflow cannot be imported: {reason(error)}", fix=fix) from error
 
 
+def path_of(uri: str) -> Path:
+    """The database file that the address of a local store names."""
+    return Path(unquote(uri.removeprefix(SQLITE).partition("?")[0])).absolute()
+
+
 def _open_file(uri: str, experiment: str) -> Store:
     """Open a database of this machine; the first to come makes its tables while the others wait."""
-    path = Path(unquote(uri.removeprefix(SQLITE).partition("?")[0])).absolute()
+    path = path_of(uri)
     artifacts = path.parent / ARTIFACTS
     make_directory(artifacts)
     try:

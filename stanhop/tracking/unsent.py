@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import secrets
-import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stanhop.errors import MachineError, masked
-from stanhop.storage import append_line, is_alive, locked, remove_file
+from stanhop.storage import append_line, locked, remove_file
+from stanhop.tracking.dead_runs import is_under_way
 from stanhop.tracking.events import Event, is_refusal, tell
 from stanhop.tracking.names import PARENT_TAG
 from stanhop.tracking.store import Store, reason
@@ -60,8 +59,6 @@ class Unsent:
             "kind": "run",
             "store": masked(store.uri),
             "experiment": store.experiment,
-            "host": socket.gethostname(),
-            "process": os.getpid(),
             "run_id": run_id,
             "name": name,
             "tags": dict(tags),
@@ -144,7 +141,7 @@ def send_all(store: Store) -> int:
     sent = 0
     for unsent in pending(store):
         head = [event for event in unsent.events() if event["kind"] == "run"][-1]
-        if head["host"] == socket.gethostname() and is_alive(head["process"]):
+        if is_under_way(store, head["tags"]):
             continue
         try:
             with locked(unsent.path.with_suffix(".lock")):

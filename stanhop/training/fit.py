@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,8 +25,9 @@ from stanhop.storage import locked, make_directory, remove_file, remove_stale_te
 from stanhop.tracking.names import PRESET_TAG, WINDOW_ERRORS
 from stanhop.tracking.run import TrackedRun, closing, run_tags, start_run
 from stanhop.tracking.store import Store, open_store
-from stanhop.training.checkpoint import AtomicCheckpointIO, CheckpointFolder, Identity
+from stanhop.training.checkpoint import MANIFEST, AtomicCheckpointIO, CheckpointFolder, Identity
 from stanhop.training.checks import OF_TRAIN, Advice, check_machine, check_run_path
+from stanhop.training.companions import Companions, leaving_with_the_main_process
 from stanhop.training.guards import SignalWatch
 from stanhop.training.journal import Epoch, Journal
 from stanhop.training.lightning_module import ForecastingModule
@@ -66,6 +66,12 @@ class _Task:
     requires_tracking: bool
     parent_run_id: str | None
     preset: str | None
+    advice: Advice
+
+    def how_to_go_on(self) -> str:
+        """What to tell the user after the death of a process."""
+        has_begun = (self.folder.path / MANIFEST).exists()
+        return self.advice.go_on.format(run_path=self.run_path) if has_begun else "start it again"
 
 
 def fit(
@@ -127,6 +133,7 @@ def fit(
             requires_tracking=require_tracking,
             parent_run_id=parent_run_id,
             preset=preset,
+            advice=advice,
         )
         if _is_helper():
             _help(task, resume=resume)
@@ -214,25 +221,25 @@ def _train(task: _Task, run: TrackedRun, checkpoint: Path | None) -> tuple[Forec
     writer = AtomicCheckpointIO()
     saver = Saver(task.folder, writer=writer, journal=journal, signals=task.signals)
     with quiet_lightning():
-        trainer = _trainer(train, writer, [journal, *([bar] if task.shows_progress else []), saver])
-        try:
+        companions = Companions(task.how_to_go_on)
+        callbacks = [journal, *([bar] if task.shows_progress else []), saver]
+        trainer = _trainer(train, writer, callbacks, companions)
+        with companions.watched():
             trainer.fit(module, datamodule=task.datamodule, ckpt_path=checkpoint, weights_only=True)
-        except BaseException:
-            if trainer.strategy.launcher is not None:
-                trainer.strategy.launcher.kill(signal.SIGKILL)  # processes that help this one would wait for it
-            raise
     share = int(module.num_overflows) / max(1, trainer.global_step)
     if share > TOO_MANY_OVERFLOWS:
         logger.warning("float16 left out %.0f %% of the steps; --precision bf16-mixed would not", 100 * share)
     return module, journal
 
 
-def _trainer(train: TrainConfig, writer: AtomicCheckpointIO, callbacks: list[pl.Callback]) -> pl.Trainer:
+def _trainer(
+    train: TrainConfig, writer: AtomicCheckpointIO, callbacks: list[pl.Callback], companions: Companions
+) -> pl.Trainer:
     """A trainer that writes nothing and says nothing but what the callbacks do."""
     return pl.Trainer(
         accelerator="gpu" if choose_device(train.device).type == "cuda" else "cpu",
         devices=train.devices,
-        strategy="ddp" if train.devices > 1 else train.strategy,
+        strategy=companions if train.devices > 1 or train.strategy == "ddp" else train.strategy,
         precision=train.precision,
         max_epochs=train.max_epochs,
         callbacks=callbacks,
@@ -320,7 +327,8 @@ def _help(task: _Task, *, resume: bool) -> None:
         SystemExit: always.
     """
     try:
-        _train(task, TrackedRun(None, None), task.folder.resume() if resume else None)
+        with leaving_with_the_main_process():
+            _train(task, TrackedRun(None, None), task.folder.resume() if resume else None)
     except UserError:  # the main process has met the same and reports it
         raise SystemExit(0) from None
     raise SystemExit(0)

@@ -13,8 +13,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tests.reliability.kit.sizes import soaked
+
 NUM_TABLES = 50
-SECONDS = float(sys.argv[1]) if len(sys.argv) > 1 else 60.0
+SECONDS = float(sys.argv[1]) if len(sys.argv) > 1 else float(soaked(full=60, soak=3_600))
 
 
 def guided(atheris: Any, folder: Path) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from stanhop.cli.app import main
-from tests.reliability.kit import samples, training
-from tests.reliability.kit.nursery import Nursery
+from tests.reliability.kit import processes, samples, training
+from tests.reliability.kit.nursery import ROOT, Nursery
 from tests.reliability.kit.sizes import sizes
 
 PAUSE_S = "0.004"
@@ -67,6 +70,64 @@ def test_killed_at_random_times_it_ends_with_the_same_bits(
     )
 
 
+class Pair:
+    """A training by two processes, as the command line starts it; it takes some seconds.
+
+    Args:
+        arguments: The command line.
+    """
+
+    def __init__(self, arguments: tuple[str, ...]) -> None:
+        command = [sys.executable, "-m", "stanhop", *arguments, "--devices", "2", "--epochs", "30"]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        self._main = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+
+    def kill_one(self, moments: random.Random, *, manifest: Path) -> str:
+        """Kill either process at a random time after they have written to ``manifest``; the name of it."""
+        before = _content(manifest)
+        while _content(manifest) == before:
+            assert self._main.poll() is None, self.end()
+            time.sleep(0.002)
+        helpers = processes.children_of(self._main.pid)
+        time.sleep(moments.uniform(0, LONGEST_LIFE_S))
+        name = moments.choice(["main", "helping"])
+        for process in [self._main.pid] if name == "main" else helpers:
+            os.kill(process, signal.SIGKILL)
+        return name
+
+    def end(self) -> tuple[int, str]:
+        """Exit code and standard error, once both have left it."""
+        _, error = self._main.communicate()
+        return self._main.returncode, error.decode()
+
+
+@pytest.mark.parametrize("num_kills", sizes(full=3, soak=40))
+def test_of_two_processes_that_train_together_either_may_be_killed(
+    num_kills: int, tmp_path: Path, record: Callable[..., None]
+) -> None:
+    data = samples.write_csv(tmp_path / "sales.csv", samples.rows(samples.TRAINING_ROWS))
+    undisturbed = Pair(training.options(data, tmp_path / "undisturbed")).end()
+    assert undisturbed[0] == 0, undisturbed
+    moments, run_path, kills = random.Random(num_kills), tmp_path / "run", dict.fromkeys(("main", "helping"), 0)
+    for _ in range(num_kills):
+        pair = Pair(training.resuming(data, run_path))
+        killed = pair.kill_one(moments, manifest=run_path / "checkpoints" / "manifest.json")
+        code, error = pair.end()
+        assert (code, error.count("error[E402]")) == ((-signal.SIGKILL, 0) if killed == "main" else (4, 1)), error
+        assert "Traceback" not in error
+        kills[killed] += 1
+    code, error = Pair(training.resuming(data, run_path)).end()
+    assert code == 0, error
+    assert not training.differences(training.end_of(run_path), training.end_of(tmp_path / "undisturbed"))
+    assert not list(run_path.rglob(".tmp-*"))
+    record(
+        "R3",
+        "SIGKILL of one of two processes",
+        f"{kills['main']} kills of the main one, {kills['helping']} of the other: neither outlives the other, exit code"
+        " 4 and one line where the main one is left, resumed to the same bits",
+    )
+
+
 @pytest.mark.slow
 def test_the_comparison_notices_a_bit(nursery: Nursery, tmp_path: Path) -> None:
     data = samples.write_csv(tmp_path / "sales.csv", samples.rows(samples.TRAINING_ROWS))
@@ -78,6 +139,10 @@ def test_the_comparison_notices_a_bit(nursery: Nursery, tmp_path: Path) -> None:
     found = training.differences(training.end_of(tmp_path / "one"), training.end_of(tmp_path / "two"))
     for part in ("/checkpoint/state_dict/", "/checkpoint/optimizer_states/", "/metrics/", "/model/"):
         assert any(key.startswith(part) for key in found), part
+
+
+def _content(path: Path) -> bytes:
+    return path.read_bytes() if path.exists() else b""
 
 
 def _forecast(run_path: Path, data: Path) -> bytes:

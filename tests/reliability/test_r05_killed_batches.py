@@ -13,7 +13,7 @@ import pytest
 
 from tests.reliability.kit import processes, samples
 from tests.reliability.kit.nursery import Nursery
-from tests.reliability.kit.sizes import IS_SOAK, sizes
+from tests.reliability.kit.sizes import sizes, soaked
 
 MOST_SECONDS_TO_END = 30.0
 MOST_TIME_OF_A_RERUN = 0.2
@@ -24,7 +24,7 @@ MOST_TIME_OF_A_RERUN = 0.2
 def test_a_batch_killed_in_live_work_ends_with_the_same_bytes(
     count: int, nursery: Nursery, model: Path, fast_folder: Path, record: Callable[..., None]
 ) -> None:
-    num_kills = 100 if IS_SOAK else 10
+    num_kills = soaked(full=10, soak=100)
     source, whole, killed = fast_folder / "in", fast_folder / "whole", fast_folder / "killed"
     samples.write_tables(source, count)
     (source / "bad.csv").write_text("date,load,wind\n2021-03-01,1,x\n")
@@ -65,7 +65,7 @@ def test_a_batch_killed_in_live_work_ends_with_the_same_bytes(
 def test_several_processes_may_be_killed_and_so_may_their_batch(
     count: int, nursery: Nursery, model: Path, fast_folder: Path, record: Callable[..., None]
 ) -> None:
-    num_kills = 20 if IS_SOAK else 3
+    num_kills = soaked(full=3, soak=20)
     source, whole, killed = fast_folder / "in", fast_folder / "whole", fast_folder / "killed"
     samples.write_tables(source, count)
     (source / "bad.csv").write_text("date,load,wind\n2021-03-01,1,x\n")

@@ -12,12 +12,14 @@ from tests.reliability.kit import samples, training
 from tests.reliability.kit.nursery import Nursery
 
 HASH_SEEDS = ("1", "2", "3", "4", "5")
+FEW_FILES = 64
 DIFFERENCES: dict[str, dict[str, str]] = {
     "nothing": {},
     "another folder for temporary files": {"TMPDIR": "/dev/shm"},
     "another language": {"LANG": "C", "LC_ALL": "C"},
     "another time zone": {"TZ": "Asia/Kathmandu"},
     "no home": {"HOME": "/nonexistent"},
+    "no folder for temporary files": {"TMPDIR": "/nonexistent"},
 }
 
 
@@ -34,7 +36,15 @@ def test_the_same_seed_gives_the_same_bits(
         ended = nursery.run("command", *training.options(data, run_path), environment=environment)
         assert ended.code == 0, (name, ended.err)
         assert not training.differences(training.end_of(run_path), expected), name
-    record("R9", "same seed", f"{count + 1} trainings, {count} of them in another environment: 0 bits differ")
+    ended = nursery.run("with_few_files", FEW_FILES, *training.options(data, tmp_path / "few"))
+    assert ended.code == 0, ended.err
+    assert not training.differences(training.end_of(tmp_path / "few"), expected)
+    record(
+        "R9",
+        "same seed",
+        f"{count + 2} trainings, {count - 1} of them in another environment, one with {FEW_FILES} open files at most:"
+        " 0 bits differ",
+    )
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -41,6 +42,24 @@ def test_training_on_local_data_asks_nobody(nursery: Nursery, tmp_path: Path, re
     record("R11", "train", f"{num_seen:,} events: 0 connections, 0 look-ups, 0 programs, 0 writes elsewhere")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["dynamic", "static"])
+def test_quantizing_asks_nobody_and_runs_nothing(
+    backend: str, nursery: Nursery, tmp_path: Path, record: Callable[..., None]
+) -> None:
+    data = samples.write_csv(tmp_path / "sales.csv", samples.rows(100))
+    assert nursery.run("command", *training.options(data, tmp_path / "run"), "--epochs", "1").code == 0
+    quiet = ("--no-tracking", "--no-progress", "--max-degradation", "99%", "--output", tmp_path / "small")
+    command = ("quantize", "--model", tmp_path / "run" / "model", "--backend", backend, *quiet)
+    events, num_seen = watched(nursery, tmp_path, *command)
+    assert not events
+    record(
+        "R11",
+        f"quantize, {backend}",
+        f"{num_seen:,} events: 0 connections, 0 look-ups, 0 pickles, 0 programs, 0 writes elsewhere",
+    )
+
+
 def test_the_hook_sees_what_it_is_for(tmp_path: Path) -> None:
     program = (
         "import socket, subprocess, sys, pickle, pathlib; from tests.reliability.kit.audit import watched\n"
@@ -59,14 +78,18 @@ def test_the_hook_sees_what_it_is_for(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_without_a_network_at_all_it_works(model: Path, tmp_path: Path, record: Callable[..., None]) -> None:
-    samples.write_csv(tmp_path / "a.csv", samples.rows())
-    words = ["unshare", "-rn", sys.executable, "-m", "stanhop", "forecast"]
-    arguments = ["--model", str(model), "--input", str(tmp_path / "a.csv"), "--output", str(tmp_path / "out.csv")]
-    try:
-        done = subprocess.run([*words, *arguments], cwd=ROOT, capture_output=True, text=True)
-    except FileNotFoundError:
-        pytest.skip("there is no unshare here")
-    if "unshare" in done.stderr:
-        pytest.skip("this machine lets nobody have a name space of his own")
-    assert done.returncode == 0, done.stderr
-    record("R11", "no network", "forecast in a name space without one: exit code 0")
+    data = samples.write_csv(tmp_path / "a.csv", samples.rows(100))
+    forecast = ("forecast", "--model", str(model), "--input", str(data), "--output", str(tmp_path / "out.csv"))
+    recorded = [word for word in training.options(data, tmp_path / "run") if word != "--no-tracking"]
+    for arguments in (forecast, (*recorded, "--epochs", "1")):
+        words = ["unshare", "-rn", sys.executable, "-m", "stanhop", *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        try:
+            done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        except FileNotFoundError:
+            pytest.skip("there is no unshare here")
+        if "unshare" in done.stderr:
+            pytest.skip("this machine lets nobody have a name space of his own")
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "mlflow.db").exists()
+    record("R11", "no network", "forecast, and train with its record, in a name space without one: exit code 0")

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from stanhop.tracking.store import ENVIRONMENT
 from tests.mlflow_server import free_port, server
 from tests.reliability.kit import samples, training
+from tests.reliability.kit.jobs import NO_DISK
 from tests.reliability.kit.nursery import Nursery
 from tests.reliability.kit.sizes import sizes
 
@@ -21,10 +23,13 @@ NUM_STARTS = 6
 
 @pytest.fixture(scope="module")
 def tracking_nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
-    """Has imported MLflow as well."""
+    """Has imported MLflow as well, with the variables that the program sets before it does."""
     modules = ("mlflow.store.tracking.sqlalchemy_store", "tests.reliability.kit.jobs")
-    with Nursery(tmp_path_factory.mktemp("tracking"), modules=modules) as opened:
-        yield opened
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ENVIRONMENT.items():
+            patch.setenv(name, value)
+        with Nursery(tmp_path_factory.mktemp("tracking"), modules=modules) as opened:
+            yield opened
 
 
 @pytest.mark.parametrize("rounds", sizes(full=3, soak=20))
@@ -72,23 +77,43 @@ def test_a_server_that_is_down_or_dies_loses_no_metric(
         sent = tracking_nursery.run("command", "tracking", "send", "--tracking-uri", address, cwd=tmp_path)
         assert (sent.code, sent.out) == (0, "1 run sent\n"), sent.err
         assert tracking_nursery.run("abandoned", "killed", address, cwd=tmp_path).code == -signal.SIGKILL
+        before = ("abandoned", "before a restart", address, "this machine before it was started anew")
+        assert tracking_nursery.run(*before, cwd=tmp_path).code == -signal.SIGKILL
         assert tracking_nursery.run("tracked", "next", address, cwd=tmp_path).code == 0
         listed = json.loads(tracking_nursery.run("list_runs", address, "stanhop", "val/loss", cwd=tmp_path).out)
     assert sorted(listed) == [
+        ["before a restart", "KILLED", [1]],
         ["dies", "FINISHED", [1, 2, 3, 4]],
         ["down", "FINISHED", [1, 2, 3, 4]],
         ["killed", "KILLED", [1]],
         ["next", "FINISHED", [1, 2, 3]],
     ]
-    assert not list((tmp_path / "mlflow-unsent").glob("*.jsonl"))
+    assert not list((tmp_path / "mlflow-unsent").iterdir())
     undisturbed = training.end_of(tmp_path / "down")
     assert not training.differences(training.end_of(tmp_path / "dies"), undisturbed)
     record(
         "R14",
         "a server down and one that dies",
         f"both trainings exit with 0 (the wait with none: {start_s:.0f} s a start, its training included),"
-        " 8 of 8 epochs are in MLflow after sending, none twice; a run whose process was killed is closed by the next",
+        " 8 of 8 epochs are in MLflow after sending, none twice; 2 of 2 runs whose processes were killed, one"
+        " before a restart of its machine, are closed by the next",
     )
+
+
+@pytest.mark.slow
+def test_a_store_whose_disk_is_full_ends_no_run(
+    tracking_nursery: Nursery, tmp_path: Path, record: Callable[..., None]
+) -> None:
+    ended = tracking_nursery.run("tracked_on_a_small_disk", "8m", cwd=tmp_path)
+    if ended.code == NO_DISK:
+        pytest.skip("this machine lets nobody mount a file system in a name space of his own")
+    first, listed = ended.out.splitlines()
+    assert first == "exit code 0", ended.err
+    assert sorted(json.loads(listed)) == [["mine", "KILLED", [1]], ["next", "FINISHED", []]]
+    assert "MLflow: database or disk is full; what follows of this run is kept in" in ended.err
+    assert "No space left on device; free some space; what follows of this run is not recorded" in ended.err
+    assert "Traceback" not in ended.err
+    record("R14", "a full disk", "a run goes on beside a database that is full, with two notes; the next run closes it")
 
 
 @pytest.mark.slow

@@ -185,6 +185,41 @@ def test_on_a_server_those_of_the_same_machine_are_closed_and_no_others(
     assert statuses() == ["KILLED", "RUNNING", "RUNNING", "RUNNING"]
 
 
+@pytest.mark.parametrize("is_local", [True, False])
+def test_those_of_another_machine_or_start_are_closed_once_nobody_holds_their_lock(
+    is_local: bool, store: Store
+) -> None:
+    shared = replace(store, is_local=is_local)
+    run = start_run(shared, name="elsewhere", tags={})
+    for tag in ("stanhop.host", "stanhop.machine"):
+        shared.client.set_tag(run.run_id, tag, "another-start-or-container")
+
+    def status_after_another(other: Store) -> str:
+        start_run(other, name="next", tags={}).finish("FINISHED")
+        return str(shared.client.get_run(str(run.run_id)).info.status)
+
+    assert status_after_another(shared) == "RUNNING"
+    assert run._life is not None
+    run._life._lock.close()  # as the system does when a process or a machine dies
+    assert status_after_another(replace(shared, experiment="other")) == "RUNNING", "who asks elsewhere forgets nothing"
+    assert status_after_another(shared) == "KILLED"
+    assert not list(shared.life_folder.glob("*.alive"))
+
+
+def test_a_run_that_ended_leaves_no_sign_of_life(store: Store) -> None:
+    run = start_run(store, name="first", tags={})
+    assert len(list(store.life_folder.glob("*.alive"))) == 1
+    run.finish("FINISHED")
+    assert not list(store.life_folder.glob("*.alive"))
+
+
+def test_a_folder_that_takes_no_lock_keeps_no_run_from_being_recorded(store: Store) -> None:
+    (store.unsent_folder).write_text("no folder")
+    run = start_run(replace(store, is_local=False), name="first", tags={})
+    run.finish("FINISHED")
+    assert store.client.get_run(str(run.run_id)).info.status == "FINISHED"
+
+
 class FailingClient:
     """A store that was there and is no more."""
 

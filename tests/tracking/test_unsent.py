@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -40,7 +41,9 @@ def orphaned(store: Store) -> None:
         process.wait()
     for unsent in pending(store):
         text = unsent.path.read_text()
-        unsent.path.write_text(text.replace(f'"process": {os.getpid()}', f'"process": {process.pid}'))
+        unsent.path.write_text(text.replace(f'process": "{os.getpid()}"', f'process": "{process.pid}"'))
+    for path in store.life_folder.glob("*.alive"):
+        path.unlink()
 
 
 def test_a_run_of_an_outage_is_sent_when_it_ends_and_the_store_is_back(
@@ -89,9 +92,23 @@ def test_the_next_run_sends_what_a_killed_one_left_and_closes_it(store: Store, a
 
 
 def test_runs_under_way_are_left_alone(store: Store, away: Store) -> None:
-    start_run(away, name="mine", tags={})
+    run = start_run(away, name="mine", tags={})
     assert send_all(store) == 0
     assert not runs_in(store)
+    run.finish("FINISHED")
+    assert len(runs_in(store)) == 1
+
+
+def test_those_of_another_container_are_left_alone_while_their_lock_is_held(store: Store, away: Store) -> None:
+    run = start_run(away, name="mine", tags={})
+    (unsent,) = pending(store)
+    unsent.path.write_text(unsent.path.read_text().replace(socket.gethostname(), "another-container"))
+    assert send_all(store) == 0
+    assert run._life is not None
+    run._life._lock.close()  # as the system does when the process dies
+    assert send_all(store) == 1
+    (sent,) = runs_in(store)
+    assert sent.info.status == "KILLED"
 
 
 def test_a_resumed_run_finds_its_record_and_repeats_no_step(store: Store, away: Store) -> None:

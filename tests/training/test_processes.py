@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.reliability.kit.processes import children_of, is_there
+
 pytestmark = pytest.mark.slow
 
 PROGRAM = """
@@ -24,6 +26,9 @@ from stanhop.training import saving
 from stanhop.training.fit import fit
 from stanhop.training.lightning_module import ForecastingModule
 
+RANK = os.environ.get("LOCAL_RANK", "0")
+if os.environ.get("KILLED_AT_ONCE") == RANK:
+    os.kill(os.getpid(), 9)
 saving.INTERVAL_S = 0.05
 original = ForecastingModule.training_step
 def training_step(self, batch, batch_index):
@@ -31,6 +36,8 @@ def training_step(self, batch, batch_index):
     os.write(1, f"step {self.trainer.global_step + 1}\\n".encode())  # in one piece: two processes share the pipe
     if os.environ.get("NAN_IN_PROCESS") == str(self.trainer.global_rank) and self.trainer.global_step == 7:
         return original(self, batch, batch_index) * float("nan")
+    if os.environ.get("NO_MEMORY_IN_PROCESS") == str(self.trainer.global_rank) and self.trainer.global_step == 7:
+        sys.exit(4)  # as the command line does
     return original(self, batch, batch_index)
 ForecastingModule.training_step = training_step
 
@@ -75,6 +82,10 @@ class Training:
         _, error = self.process.communicate(timeout=200)
         return self.process.returncode, error
 
+    def helpers(self) -> list[int]:
+        """Processes that it has started."""
+        return children_of(self.process.pid)
+
 
 def weights(folder: Path) -> bytes:
     return (folder / "model" / "model.safetensors").read_bytes()
@@ -84,6 +95,13 @@ def weights(folder: Path) -> bytes:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed") / "run"
     assert Training(folder).end()[0] == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed_pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed-pair") / "run"
+    assert Training(folder, DEVICES="2").end()[0] == 0
     return folder
 
 
@@ -127,8 +145,7 @@ def test_a_signal_saves_and_gives_the_exit_code(
     assert weights(tmp_path / "run") == weights(undisturbed)
 
 
-def test_two_processes_train_together_and_resume_bit_for_bit(tmp_path: Path) -> None:
-    assert Training(tmp_path / "whole", DEVICES="2").end()[0] == 0
+def test_two_processes_train_together_and_resume_bit_for_bit(undisturbed_pair: Path, tmp_path: Path) -> None:
     training = Training(tmp_path / "run", DEVICES="2", PAUSE_S="0.05")
     training.wait_for_step(9)
     training.process.send_signal(signal.SIGTERM)
@@ -137,8 +154,62 @@ def test_two_processes_train_together_and_resume_bit_for_bit(tmp_path: Path) -> 
     assert error.count("error[") == 1, error
     code, error = Training(tmp_path / "run", resume=True, DEVICES="2").end()
     assert code == 0, error
-    assert weights(tmp_path / "run") == weights(tmp_path / "whole")
+    assert weights(tmp_path / "run") == weights(undisturbed_pair)
     assert error.count("epoch 4/4") == 1, "one process speaks for both"
+
+
+def test_a_process_that_helps_and_is_killed_is_named_and_the_run_goes_on_bit_for_bit(
+    undisturbed_pair: Path, tmp_path: Path
+) -> None:
+    training = Training(tmp_path / "run", DEVICES="2", PAUSE_S="0.05")
+    training.wait_for_step(9)
+    (helper,) = training.helpers()
+    os.kill(helper, signal.SIGKILL)
+    code, error = training.end()
+    assert (code, error.count("error[E402]")) == (4, 1), error
+    assert "killed by SIGKILL" in error
+    assert "--resume" in error
+    assert "Traceback" not in error
+    assert Training(tmp_path / "run", resume=True, DEVICES="2").end()[0] == 0
+    assert weights(tmp_path / "run") == weights(undisturbed_pair)
+
+
+def test_a_process_that_helps_ends_with_the_main_one_and_the_run_goes_on_bit_for_bit(
+    undisturbed_pair: Path, tmp_path: Path
+) -> None:
+    training = Training(tmp_path / "run", DEVICES="2", PAUSE_S="0.05")
+    training.wait_for_step(9)
+    (helper,) = training.helpers()
+    training.process.kill()
+    code, error = training.end()  # of standard error, which the two share
+    assert code == -signal.SIGKILL
+    assert not is_there(helper)
+    assert "Traceback" not in error
+    assert Training(tmp_path / "run", resume=True, DEVICES="2").end()[0] == 0
+    assert weights(tmp_path / "run") == weights(undisturbed_pair)
+
+
+def test_memory_that_only_one_process_lacks_is_the_machine_s_problem(tmp_path: Path) -> None:
+    code, error = Training(tmp_path / "run", DEVICES="2", NO_MEMORY_IN_PROCESS="1").end()
+    assert (code, error.count("error[E402]")) == (4, 1), error
+    assert "ended with exit code 4" in error
+    assert "--resume" in error
+
+
+def test_a_process_that_never_comes_to_help_is_not_waited_for(tmp_path: Path) -> None:
+    code, error = Training(tmp_path / "run", DEVICES="2", KILLED_AT_ONCE="1").end()
+    assert (code, error.count("error[E402]")) == (4, 1), error
+    assert "start it again" in error, "there is no checkpoint"
+
+
+def test_nor_does_one_wait_for_a_main_process_that_is_gone(tmp_path: Path) -> None:
+    training = Training(tmp_path / "run", DEVICES="2")
+    while not training.helpers():
+        time.sleep(0.01)
+    (helper,) = training.helpers()
+    training.process.kill()
+    training.end()
+    assert not is_there(helper)
 
 
 @pytest.mark.parametrize("process", ["0", "1"])

@@ -5,8 +5,10 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import resource
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from stanhop.forecasting.batch import RefusedInputsError, forecast_files
 from stanhop.forecasting.bundle import load_bundle, save_bundle
 from stanhop.quantization import compare as _preloaded  # noqa: F401 - what commands import when they run
 from stanhop.quantization import int8 as _preloaded_too  # noqa: F401 - as above
+from stanhop.tracking import dead_runs
 from stanhop.tracking.run import start_run
 from stanhop.tracking.store import Store, open_store
 from stanhop.tracking.unsent import Unsent
@@ -26,6 +29,7 @@ from stanhop.training.journal import Journal
 from stanhop.training.lightning_module import ForecastingModule
 from tests.reliability.kit.audit import watched
 from tests.reliability.kit.faults import Faults
+from tests.reliability.kit.processes import most_mb
 
 NO_DISK = 77
 NEW_USER, NEW_MOUNTS, PRIVATE = 0x10000000, 0x00020000, 0x00044000
@@ -76,6 +80,27 @@ def clock_jumping(*arguments: str) -> int:
     return code
 
 
+def with_few_files(number: str, *arguments: str) -> int:
+    """A command that may have only so many files open."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (int(number), int(number)))
+    return main(list(arguments))
+
+
+def with_little_memory(megabytes: str, *arguments: str) -> int:
+    """A command that may take only so much more memory than there is taken already."""
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    limit = taken + int(megabytes) * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    return main(list(arguments))
+
+
+def inspecting(path: str) -> int:
+    """A look at a table, and the most memory, in MB, that this process has taken."""
+    code = main(["data", "inspect", path])
+    say(f"{most_mb()}")
+    return code
+
+
 def struck(call: str, error: str, *arguments: str) -> int:
     """A command whose ``call``-th change of the disk fails with ``error``, or ``kill`` makes it the last."""
     faults = Faults(int(call), error=None if error == "kill" else int(error))
@@ -110,26 +135,57 @@ def batch(*arguments: str) -> int:
 
 def on_a_small_disk(size: str, *arguments: str) -> int:
     """A command in the folder of a new file system of that size; exit code 77 where none can be made."""
+    if not _enter_small_disk(size):
+        return NO_DISK
+    code, folder = main(list(arguments)), Path.cwd()
+    for path in sorted(folder.rglob("*.csv")):
+        say(f"table {path.read_text().count(chr(10))}")
+    say(f"left over {len(list(folder.rglob('.tmp-*')))}")
+    return code
+
+
+def tracked_on_a_small_disk(size: str) -> int:
+    """A run whose disk is full after its first metric, and one of the next process; exit code as above."""
+    if not _enter_small_disk(size):
+        return NO_DISK
+    process = os.fork()
+    if process == 0:
+        code = 1
+        try:
+            run = start_run(open_store(TrackingConfig(), folder=Path.cwd()), name="mine", tags={})
+            run.log_metrics({"val/loss": 1.0}, step=1)
+            with suppress(OSError), Path("filler").open("wb", buffering=0) as file:
+                while True:
+                    file.write(bytes(512))
+            run.log_metrics({"val/loss": 0.5}, step=2)
+            run.finish("FINISHED")
+            code = 0
+        finally:
+            os._exit(code)
+    say(f"exit code {os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])}")
+    Path("filler").unlink()
+    start_run(open_store(TrackingConfig(), folder=Path.cwd()), name="next", tags={}).finish("FINISHED")
+    return list_runs()
+
+
+def _enter_small_disk(size: str) -> bool:
+    """Make a file system of that size and go there; False where this machine lets nobody."""
     libc = ctypes.CDLL(None, use_errno=True)
     folder = Path("disk").absolute()
     folder.mkdir()
     is_root, options = os.geteuid() == 0, f"size={size}".encode()
     user, group = os.geteuid(), os.getegid()
     if libc.unshare(NEW_MOUNTS | (0 if is_root else NEW_USER)):
-        return NO_DISK
+        return False
     if not is_root:
         Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/uid_map").write_text(f"0 {user} 1")
         Path("/proc/self/gid_map").write_text(f"0 {group} 1")
     libc.mount(None, b"/", None, PRIVATE, None)
     if libc.mount(b"none", bytes(folder), b"tmpfs", 0, options):
-        return NO_DISK
+        return False
     os.chdir(folder)
-    code = main(list(arguments))
-    for path in sorted(folder.rglob("*.csv")):
-        say(f"table {path.read_text().count(chr(10))}")
-    say(f"left over {len(list(folder.rglob('.tmp-*')))}")
-    return code
+    return True
 
 
 PHASES = {
@@ -186,8 +242,10 @@ def tracked(name: str, uri: str = "") -> int:
     return 0
 
 
-def abandoned(name: str, uri: str) -> int:
-    """A run of a process that is killed outright after its first metric."""
+def abandoned(name: str, uri: str, machine: str = "") -> int:
+    """A run of a process that is killed outright after its first metric, on this machine or one called otherwise."""
+    if machine:
+        dead_runs.this_machine = lambda: machine  # type: ignore[assignment]  # as after a restart
     run = start_run(open_store(TrackingConfig(uri=uri), folder=Path.cwd()), name=name, tags={})
     run.log_metrics({"val/loss": 1.0}, step=1)
     os.kill(os.getpid(), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""The processes that a batch of several jobs has started, and the memory they take, as Linux tells it."""
+"""The processes that another one has started, and the memory they take, as Linux tells it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ from pathlib import Path
 STARTED_BY_MULTIPROCESSING = b"spawn_main"
 
 
+def children_of(process: int) -> list[int]:
+    """Processes that ``process`` has started."""
+    return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
 def workers_of(process: int) -> list[int]:
     """Workers of ``process`` that live; the tracker of multiprocessing is none."""
     found = []
-    for child in Path(f"/proc/{process}/task/{process}/children").read_text().split():
+    for child in children_of(process):
         with suppress(OSError):  # it has just ended
             if STARTED_BY_MULTIPROCESSING in Path(f"/proc/{child}/cmdline").read_bytes():
-                found.append(int(child))
+                found.append(child)
     return found
 
 

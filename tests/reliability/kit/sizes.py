@@ -7,13 +7,19 @@ import os
 import pytest
 from _pytest.mark import ParameterSet
 
-IS_SOAK = os.environ.get("STANHOP_SOAK", "") not in ("", "0")
-"""Whether the slow tests take the sizes of `make soak`."""
+SOAK_SHARE = float(os.environ.get("STANHOP_SOAK") or 0.0)
+"""The share of a night that the slow tests take as in `make soak`; 0 gives them the sizes of CI."""
+IS_SOAK = SOAK_SHARE > 0
+
+
+def soaked(*, full: int, soak: int) -> int:
+    """``full`` in CI; of a night its share of ``soak``, but one at least."""
+    return max(1, round(SOAK_SHARE * soak)) if IS_SOAK else full
 
 
 def sizes(*, default: int | None = None, full: int, soak: int) -> list[ParameterSet]:
     """Values for ``parametrize``: ``default`` (if there is one) in the default run, and in the slow run the other."""
-    slow = soak if IS_SOAK else full
+    slow = soaked(full=full, soak=soak)
     quick = [] if default is None else [pytest.param(default, id=str(default))]
     return [
         *quick,
