@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MethodType
 from typing import Any
 from unittest import mock
 
@@ -50,6 +51,7 @@ class Nothing(nn.Module):
 def without_direct_path(network: STanHopNet) -> None:
     """Leave the linear map from context to horizon out."""
     network.direct = Nothing()
+    network.begin_as_linear = MethodType(lambda self, weight: None, network)
 
 
 def without_channels(network: STanHopNet) -> None:
@@ -79,6 +81,15 @@ def without_other_channels(network: STanHopNet) -> None:
 def without_encoder(network: STanHopNet) -> None:
     """The direct path alone: a linear model."""
     network.encoder, network.read_outs = nn.ModuleList(), nn.ModuleList()
+
+
+def with_random_read_outs(network: STanHopNet) -> None:
+    """Read-outs begin as linear maps do by default, so that an encoder that has learned nothing has a say."""
+
+    def begin(self: STanHopNet, weight: torch.Tensor) -> None:
+        self.direct.weight.data.copy_(weight)
+
+    network.begin_as_linear = MethodType(begin, network)  # a method, so that its copy is the copy's
 
 
 def _cut_blocks(network: STanHopNet, *, keep: slice) -> None:
@@ -116,6 +127,12 @@ def variants_of(config: RunConfig) -> list[Variant]:
         Variant("without learned memories", cut=without_learned_memories),
         Variant("without other channels' patches", cut=without_other_channels),
         Variant("without the moving average of the weights", {"train.ema_decay": 0.0}),
+        Variant("read-outs begin at random", cut=with_random_read_outs),
+        *[
+            Variant(f"direct path begins as {start}", {"train.direct_start": start})
+            for start in ("ridge", "mean")
+            if start != train.direct_start
+        ],
         _switched("instance norm", "model.instance_norm", model.instance_norm),
         _switched("channel embedding", "model.channel_embedding", model.channel_embedding),
         Variant("one level", {"model.num_levels": 1}),
