@@ -83,15 +83,6 @@ def without_encoder(network: STanHopNet) -> None:
     network.encoder, network.read_outs = nn.ModuleList(), nn.ModuleList()
 
 
-def with_random_read_outs(network: STanHopNet) -> None:
-    """Read-outs begin as linear maps do by default, so that an encoder that has learned nothing has a say."""
-
-    def begin(self: STanHopNet, weight: torch.Tensor) -> None:
-        self.direct.weight.data.copy_(weight)
-
-    network.begin_as_linear = MethodType(begin, network)  # a method, so that its copy is the copy's
-
-
 def _cut_blocks(network: STanHopNet, *, keep: slice) -> None:
     for level in network.encoder:
         steps = list(level[-1])
@@ -127,11 +118,10 @@ def variants_of(config: RunConfig) -> list[Variant]:
         Variant("without learned memories", cut=without_learned_memories),
         Variant("without other channels' patches", cut=without_other_channels),
         Variant("without the moving average of the weights", {"train.ema_decay": 0.0}),
-        Variant("read-outs begin at random", cut=with_random_read_outs),
         *[
-            Variant(f"direct path begins as {start}", {"train.direct_start": start})
-            for start in ("ridge", "mean")
-            if start != train.direct_start
+            Variant(f"start {each}", {"train.start": each})
+            for each in ("ridge", "mean", "random")
+            if each != train.start
         ],
         _switched("instance norm", "model.instance_norm", model.instance_norm),
         _switched("channel embedding", "model.channel_embedding", model.channel_embedding),

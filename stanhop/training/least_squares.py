@@ -92,16 +92,16 @@ def ridge_maps(moments: Moments, prior: Tensor, penalties: Sequence[float]) -> l
 
 
 def begin(module: ForecastingModule, datamodule: SeriesDataModule) -> None:
-    """Have the network in ``module``, and its average, begin as a linear map: the one ``train.direct_start`` names.
+    """Have the network in ``module``, and its average, begin as the linear map that ``train.start`` names, if it does.
 
     The regression learns from the windows of the first epoch. A published network has no direct path and is left as it
     is.
     """
-    if not isinstance(module.network, STanHopNet):
+    start, model = module.config.train.start, module.config.model
+    if start == "random" or not isinstance(module.network, STanHopNet):
         return
-    model = module.config.model
     weight = mean_of_context(model.context_length, model.prediction_length)
-    if module.config.train.direct_start == "ridge" and model.context_length <= LONGEST_CONTEXT:
+    if start == "ridge" and model.context_length <= LONGEST_CONTEXT:
         weight = _best_ridge(datamodule, prior=weight, instance_norm=model.instance_norm)
     for own in (module.network, module.trained_network):
         assert isinstance(own, STanHopNet)

@@ -185,7 +185,7 @@ def test_random_generators_of_the_caller_are_left_alone(train: Train, tmp_path: 
 
 
 def test_training_helps(train: Train, tmp_path: Path, config: RunConfig) -> None:
-    result = train(tmp_path / "run", config=changed(config, "train", direct_start="mean"))
+    result = train(tmp_path / "run", config=changed(config, "train", start="mean"))
     epochs = json.loads((result.run_path / "metrics.json").read_text())["epochs"]
     assert epochs[-1]["training_loss"] < 0.95 * epochs[0]["training_loss"]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from stanhop.config import RunConfig
-from stanhop.model.network import STanHopNet
+from stanhop.model.network import STanHopNet, build_network
 from stanhop.series.datamodule import SeriesDataModule
 from stanhop.series.frame import Series, SeriesSet
 from stanhop.series.windows import Borders, borders
@@ -98,7 +98,7 @@ def test_the_penalty_is_the_best_on_the_validation_windows(config: RunConfig, da
 
 
 def test_the_rest_of_the_network_begins_as_without_it(config: RunConfig, data: SeriesSet) -> None:
-    mean = config.model_copy(update={"train": config.train.model_copy(update={"direct_start": "mean"})})
+    mean = config.model_copy(update={"train": config.train.model_copy(update={"start": "mean"})})
     ours, plain = begun(config, data).network.state_dict(), begun(mean, data).network.state_dict()
     assert [name for name, weight in plain.items() if not torch.equal(ours[name], weight)] == ["direct.weight"]
     assert torch.allclose(plain["direct.weight"], torch.tensor(1 / config.model.context_length))
@@ -106,7 +106,7 @@ def test_the_rest_of_the_network_begins_as_without_it(config: RunConfig, data: S
 
 @pytest.mark.parametrize("start", ["ridge", "mean"])
 def test_the_encoder_has_no_say_at_the_start(start: str, config: RunConfig, data: SeriesSet) -> None:
-    train = config.train.model_copy(update={"direct_start": start})
+    train = config.train.model_copy(update={"start": start})
     module = begun(config.model_copy(update={"train": train}), data)
     context = torch.randn(5, config.model.context_length, 3, generator=torch.Generator().manual_seed(2))
     for network in (module.network, module.trained_network):  # the average begins where the network does
@@ -115,6 +115,14 @@ def test_the_encoder_has_no_say_at_the_start(start: str, config: RunConfig, data
         linear = network.direct(standardized.transpose(1, 2)).transpose(1, 2)
         expected = linear * context.std(1, keepdim=True, correction=0) + context.mean(1, keepdim=True)
         torch.testing.assert_close(network.eval()(context), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_random_start_is_left_as_it_was_drawn(config: RunConfig, data: SeriesSet) -> None:
+    drawn = config.model_copy(update={"train": config.train.model_copy(update={"start": "random"})})
+    torch.manual_seed(1)
+    expected = build_network(config.model, 3).state_dict()
+    for name, weight in begun(drawn, data).network.state_dict().items():
+        assert torch.equal(weight, expected[name]), name
 
 
 def test_long_contexts_are_left_as_they_begin(
@@ -143,7 +151,7 @@ def test_a_line_is_forecast_before_the_first_step(config: RunConfig, data: Serie
             bundle.network.direct.weight.detach().double()
         )
 
-    assert loss() < 1e-4 < 0.1 < loss(direct_start="mean")
+    assert loss() < 1e-4 < 0.1 < loss(start="mean")
 
 
 def test_without_validation_windows_a_fixed_penalty_is_taken(config: RunConfig, data: SeriesSet) -> None:
