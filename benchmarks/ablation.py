@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MethodType
 from typing import Any
 from unittest import mock
 
@@ -50,6 +51,7 @@ class Nothing(nn.Module):
 def without_direct_path(network: STanHopNet) -> None:
     """Leave the linear map from context to horizon out."""
     network.direct = Nothing()
+    network.begin_as_linear = MethodType(lambda self, weight: None, network)
 
 
 def without_channels(network: STanHopNet) -> None:
@@ -116,6 +118,11 @@ def variants_of(config: RunConfig) -> list[Variant]:
         Variant("without learned memories", cut=without_learned_memories),
         Variant("without other channels' patches", cut=without_other_channels),
         Variant("without the moving average of the weights", {"train.ema_decay": 0.0}),
+        *[
+            Variant(f"start {each}", {"train.start": each})
+            for each in ("ridge", "mean", "random")
+            if each != train.start
+        ],
         _switched("instance norm", "model.instance_norm", model.instance_norm),
         _switched("channel embedding", "model.channel_embedding", model.channel_embedding),
         Variant("one level", {"model.num_levels": 1}),

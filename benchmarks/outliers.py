@@ -43,6 +43,7 @@ BASE = {
     "model.num_levels": 2,
     "model.merge_size": 1,
     "train.max_epochs": 2,
+    "train.start": "random",
     "train.windows_per_epoch": 2000,
     "train.patience": 0,
     "tracking.enabled": False,

@@ -208,6 +208,9 @@ class TrainConfig(Section):
     """Largest norm of the gradient."""
     ema_decay: float = Field(default=0.99, ge=0, lt=1)
     """Decay of the moving average of the weights, which is validated and kept in their place; 0 keeps none."""
+    start: Literal["ridge", "mean", "random"] = "ridge"
+    """What the network begins as: the ridge regression of the training windows, its penalty chosen on the validation
+    windows (up to a context of 2,048 steps); the mean of the context; or that and what untrained read-outs add."""
     seed: NonNegativeInt = Field(default=1, le=2**32 - 1)
     """Seed of weights, order of windows and dropout."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

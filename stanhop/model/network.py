@@ -88,6 +88,22 @@ class STanHopNet(nn.Module):
         restored = _restored(forecast, statistics, like=context)
         return restored, lower.unflatten(1, levels), upper.unflatten(1, levels)
 
+    @torch.no_grad()
+    def begin_as_linear(self, weight: Tensor) -> None:
+        """Have the direct path with this ``weight`` make the whole forecast: all read-outs are 0, and so is its bias.
+
+        An encoder that has learned nothing adds noise otherwise, which the direct path then learns to undo.
+
+        Args:
+            weight: ``(prediction_length, context_length)``.
+        """
+        self.direct.weight.copy_(weight)
+        nn.init.zeros_(self.direct.bias)
+        for read_out in self.read_outs:
+            assert isinstance(read_out, ReadOut)
+            nn.init.zeros_(read_out.linear.weight)
+            nn.init.zeros_(read_out.linear.bias)
+
     def _standardized(self, context: Tensor) -> tuple[InstanceStatistics | None, Tensor]:
         """Statistics of ``context`` and what the network sees of it, ``(batch, channels, context_length)``."""
         statistics = InstanceStatistics.of(context) if self.config.instance_norm else None
@@ -123,6 +139,11 @@ class WithBounds(nn.Module):
         return self.network.with_bounds(context)
 
 
+def mean_of_context(context_length: int, prediction_length: int) -> Tensor:
+    """The linear map, ``(prediction_length, context_length)``, by which every step is the mean of the context."""
+    return torch.full((prediction_length, context_length), 1 / context_length)
+
+
 class DirectPath(nn.Linear):
     """One linear map from context to horizon, shared by all channels; it starts as the mean of the context.
 
@@ -131,7 +152,7 @@ class DirectPath(nn.Linear):
 
     def __init__(self, context_length: int, prediction_length: int) -> None:
         super().__init__(context_length, prediction_length)
-        nn.init.constant_(self.weight, 1 / context_length)
+        self.weight = nn.Parameter(mean_of_context(context_length, prediction_length))
         nn.init.zeros_(self.bias)
 
 
@@ -164,6 +185,13 @@ class ReadOut(nn.Sequential):
             nn.Dropout(config.dropout),
             nn.Linear(num_features, num_outputs * config.prediction_length),
         )
+
+    @property
+    def linear(self) -> nn.Linear:
+        """The map."""
+        last = self[-1]
+        assert isinstance(last, nn.Linear)
+        return last
 
 
 def _restored(series: Tensor, statistics: InstanceStatistics | None, *, like: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ from stanhop.training.checks import OF_TRAIN, Advice, check_machine, check_run_p
 from stanhop.training.companions import Companions, leaving_with_the_main_process
 from stanhop.training.guards import SignalWatch
 from stanhop.training.journal import Epoch, Journal
+from stanhop.training.least_squares import begin
 from stanhop.training.lightning_module import ForecastingModule
 from stanhop.training.outcome import (
     CHECKPOINTS,
@@ -217,6 +218,8 @@ def _train(task: _Task, run: TrackedRun, checkpoint: Path | None) -> tuple[Forec
 
     pl.seed_everything(train.seed, verbose=False)
     module = ForecastingModule(task.config, task.series_set.channels)
+    if checkpoint is None:
+        begin(module, task.datamodule)
     journal = Journal(patience=train.patience, on_epoch=on_epoch)
     writer = AtomicCheckpointIO()
     saver = Saver(task.folder, writer=writer, journal=journal, signals=task.signals)

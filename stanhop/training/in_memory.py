@@ -21,6 +21,7 @@ from stanhop.series.frame import Series, SeriesSet
 from stanhop.series.windows import Borders
 from stanhop.training.fit import quiet_lightning
 from stanhop.training.journal import Epoch, Journal
+from stanhop.training.least_squares import begin
 from stanhop.training.lightning_module import ForecastingModule
 from stanhop.training.progress import Progress
 
@@ -82,7 +83,9 @@ def fit_in_memory(
     with isolate_rng(), quiet_lightning():
         torch.manual_seed(config.train.seed)
         module = ForecastingModule(config, series_set.channels)
-        if network is not None:
+        if network is None:
+            begin(module, datamodule)
+        else:
             module.begin_from(network)
         journal = Journal(patience=config.train.patience, on_epoch=on_epoch)
         best = BestWeights(journal)

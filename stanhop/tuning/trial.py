@@ -15,6 +15,7 @@ from stanhop.series.frame import SeriesSet
 from stanhop.training.fit import quiet_lightning
 from stanhop.training.guards import SignalWatch
 from stanhop.training.journal import Epoch, Journal
+from stanhop.training.least_squares import begin
 from stanhop.training.lightning_module import ForecastingModule
 
 
@@ -58,6 +59,7 @@ def train_trial(
         datamodule = SeriesDataModule(series_set, config)
         pl.seed_everything(train.seed, verbose=False)
         module = ForecastingModule(config, series_set.channels)
+        begin(module, datamodule)
         journal = Journal(patience=train.patience, on_epoch=on_epoch)
         trainer = pl.Trainer(
             accelerator="gpu" if choose_device(train.device).type == "cuda" else "cpu",

@@ -1,0 +1,169 @@
+"""The regression that the direct path begins with, against its definition and what it is for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from stanhop.config import RunConfig
+from stanhop.model.network import STanHopNet, build_network
+from stanhop.series.datamodule import SeriesDataModule
+from stanhop.series.frame import Series, SeriesSet
+from stanhop.series.windows import Borders, borders
+from stanhop.training import least_squares
+from stanhop.training.in_memory import fit_in_memory
+from stanhop.training.least_squares import PENALTIES, Moments, begin, ridge_maps
+from stanhop.training.lightning_module import ForecastingModule
+
+CONTEXT, STEPS = 7, 3
+
+
+def batches(generator: torch.Generator, sizes: tuple[int, ...] = (5, 4, 2)) -> list[tuple[Tensor, Tensor]]:
+    """Contexts and targets of 2 channels, far from 0."""
+    made = [3 + torch.randn(size, CONTEXT + STEPS, 2, generator=generator) for size in sizes]
+    return [(whole[:, :CONTEXT], whole[:, CONTEXT:]) for whole in made]
+
+
+def rows(given: list[tuple[Tensor, Tensor]], *, norm: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Every context and target as a row."""
+    pairs = [
+        (context[window, :, channel].double().numpy(), target[window, :, channel].double().numpy())
+        for context, target in given
+        for window in range(len(context))
+        for channel in range(2)
+    ]
+    means = [context.mean() if norm else 0.0 for context, _ in pairs]
+    x, y = ([part - mean for part, mean in zip(each, means, strict=True)] for each in zip(*pairs, strict=True))
+    return np.stack(x), np.stack(y)
+
+
+@pytest.mark.parametrize("norm", [True, False])
+@pytest.mark.parametrize("penalty", [1e-5, 0.3, 100.0])
+def test_it_is_the_least_squares_of_rows_that_pull_it_to_the_prior(norm: bool, penalty: float) -> None:
+    generator = torch.Generator().manual_seed(4)
+    given = batches(generator)
+    prior = torch.randn(STEPS, CONTEXT, generator=generator)
+    (weight,) = ridge_maps(Moments.of(given, instance_norm=norm), prior, [penalty])
+    x, y = rows(given, norm=norm)
+    pull = np.sqrt(penalty * len(x) * (x**2).mean())  # the penalty as rows to fit as well
+    fitted = np.linalg.lstsq(
+        np.vstack([x, pull * np.eye(CONTEXT)]), np.vstack([y, pull * prior.double().numpy().T]), rcond=None
+    )[0]
+    np.testing.assert_allclose(weight.numpy(), fitted.T, rtol=1e-5, atol=1e-5)  # windows are float32
+
+
+@pytest.mark.parametrize("norm", [True, False])
+def test_its_error_is_that_of_the_forecasts(norm: bool) -> None:
+    generator = torch.Generator().manual_seed(5)
+    given, weight = batches(generator), torch.randn(STEPS, CONTEXT, generator=generator).double()
+    x, y = rows(given, norm=norm)
+    expected = ((y - x @ weight.numpy().T) ** 2).mean()
+    assert Moments.of(given, instance_norm=norm).error(weight) == pytest.approx(expected, rel=1e-5)
+
+
+def test_contexts_that_never_move_leave_the_prior() -> None:
+    flat = [(torch.full((4, CONTEXT, 2), 3.0), torch.full((4, STEPS, 2), 3.0))]
+    prior = torch.full((STEPS, CONTEXT), 1 / CONTEXT)
+    for weight in ridge_maps(Moments.of(flat, instance_norm=True), prior, [1e-5, 1.0]):
+        assert torch.equal(weight, prior.double())
+
+
+def begun(config: RunConfig, data: SeriesSet) -> ForecastingModule:
+    """A module whose direct path has begun."""
+    torch.manual_seed(1)
+    module = ForecastingModule(config, data.channels)
+    begin(module, SeriesDataModule(data, config))
+    return module
+
+
+def test_the_penalty_is_the_best_on_the_validation_windows(config: RunConfig, data: SeriesSet) -> None:
+    (one,) = data.series
+    noise = np.random.default_rng(4).normal(size=one.values.shape)
+    data = SeriesSet.of((Series("", one.times, noise, one.channels),), data.layout)
+    module = begun(config, data)
+    datamodule = SeriesDataModule(data, config)
+    train, validation = (
+        Moments.of(loader, instance_norm=True)
+        for loader in (datamodule.train_dataloader(), datamodule.val_dataloader())
+    )
+    prior = torch.full((config.model.prediction_length, config.model.context_length), 1 / config.model.context_length)
+    errors = [validation.error(weight) for weight in ridge_maps(train, prior, PENALTIES)]
+    assert isinstance(module.network, STanHopNet)
+    assert validation.error(module.network.direct.weight.detach().double()) == pytest.approx(min(errors), rel=1e-5)
+    assert errors[0] > 1.01 * min(errors)  # the smallest penalty, best on the windows learned from, is not taken
+    for name, weight in module.network.state_dict().items():  # the average begins where the network does
+        assert torch.equal(module.trained_network.state_dict()[name], weight), name
+
+
+def test_the_rest_of_the_network_begins_as_without_it(config: RunConfig, data: SeriesSet) -> None:
+    mean = config.model_copy(update={"train": config.train.model_copy(update={"start": "mean"})})
+    ours, plain = begun(config, data).network.state_dict(), begun(mean, data).network.state_dict()
+    assert [name for name, weight in plain.items() if not torch.equal(ours[name], weight)] == ["direct.weight"]
+    assert torch.allclose(plain["direct.weight"], torch.tensor(1 / config.model.context_length))
+
+
+@pytest.mark.parametrize("start", ["ridge", "mean"])
+def test_the_encoder_has_no_say_at_the_start(start: str, config: RunConfig, data: SeriesSet) -> None:
+    train = config.train.model_copy(update={"start": start})
+    module = begun(config.model_copy(update={"train": train}), data)
+    context = torch.randn(5, config.model.context_length, 3, generator=torch.Generator().manual_seed(2))
+    for network in (module.network, module.trained_network):  # the average begins where the network does
+        assert isinstance(network, STanHopNet)
+        standardized = (context - context.mean(1, keepdim=True)) / context.std(1, keepdim=True, correction=0)
+        linear = network.direct(standardized.transpose(1, 2)).transpose(1, 2)
+        expected = linear * context.std(1, keepdim=True, correction=0) + context.mean(1, keepdim=True)
+        torch.testing.assert_close(network.eval()(context), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_random_start_is_left_as_it_was_drawn(config: RunConfig, data: SeriesSet) -> None:
+    drawn = config.model_copy(update={"train": config.train.model_copy(update={"start": "random"})})
+    torch.manual_seed(1)
+    expected = build_network(config.model, 3).state_dict()
+    for name, weight in begun(drawn, data).network.state_dict().items():
+        assert torch.equal(weight, expected[name]), name
+
+
+def test_long_contexts_are_left_as_they_begin(
+    config: RunConfig, data: SeriesSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(least_squares, "LONGEST_CONTEXT", config.model.context_length - 1)
+    direct = begun(config, data).network.get_parameter("direct.weight")
+    assert torch.allclose(direct, torch.tensor(1 / config.model.context_length))
+
+
+def test_a_line_is_forecast_before_the_first_step(config: RunConfig, data: SeriesSet) -> None:
+    """What a linear map can know is known after one crawling step; with the mean of the context it is not."""
+    (one,) = data.series
+    steps = np.arange(len(one))
+    values = np.stack([np.sin(2 * np.pi * steps / period) for period in (5, 6, 8)], axis=1)
+    waves = SeriesSet.of((Series("", one.times, values, one.channels),), data.layout)
+    crawl = {"learning_rate": 1e-12, "max_epochs": 1, "loss": "mse"}
+
+    def loss(**changes: str) -> float:
+        train = config.train.model_copy(update=crawl | changes)
+        silent = config.model_copy(update={"train": train})
+        bundle = fit_in_memory(silent, waves, borders_of=lambda series: borders(len(series), config.data.split))
+        assert isinstance(bundle.network, STanHopNet)
+        datamodule = SeriesDataModule(waves, silent)
+        return Moments.of(datamodule.test_dataloader(), instance_norm=True).error(
+            bundle.network.direct.weight.detach().double()
+        )
+
+    assert loss() < 1e-4 < 0.1 < loss(start="mean")
+
+
+def test_without_validation_windows_a_fixed_penalty_is_taken(config: RunConfig, data: SeriesSet) -> None:
+    crawl = config.train.model_copy(update={"learning_rate": 1e-12, "max_epochs": 1})
+    config = config.model_copy(update={"train": crawl})
+
+    def all_rows(series: Series) -> Borders:
+        return Borders(range(len(series)), range(0), range(0))
+
+    bundle = fit_in_memory(config, data, borders_of=all_rows)
+    datamodule = SeriesDataModule(data, config, borders_of=all_rows)
+    prior = torch.full((config.model.prediction_length, config.model.context_length), 1 / config.model.context_length)
+    moments = Moments.of(datamodule.train_dataloader(), instance_norm=True)
+    (expected,) = ridge_maps(moments, prior, [least_squares.PENALTY_UNSEEN])
+    assert torch.allclose(bundle.network.get_parameter("direct.weight").double(), expected, atol=1e-6)
