@@ -76,8 +76,10 @@ def main() -> int:
         os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported
     import torch
 
+    from stanhop.benchmarks.kernels.summary import summarise
+
     if given.parts == [TABLE]:
-        summarise(given.output or RESULTS)
+        print(summarise(given.output or RESULTS))
         return 0
     if not given.rehearse and not torch.cuda.is_available():
         print("there is no CUDA device here; --rehearse runs every part on a CPU", file=sys.stderr)
@@ -93,7 +95,7 @@ def main() -> int:
         if part == "correctness" and not is_sound:
             print("ours is out of tolerance: nothing is timed", file=sys.stderr)
             return 1
-    summarise(visit.folder)
+    print(summarise(visit.folder))
     return 0 if is_sound else 1
 
 
@@ -347,51 +349,6 @@ class Visit:
         document = self._load(name)
         is_here = document is not None and document["machine"] == self.machine
         return document["found"] if document is not None and is_here else {}
-
-
-def summarise(folder: Path) -> None:
-    """Print the table of goals and our share of the machine's limits from what ``folder`` has, and keep them there."""
-    from stanhop.benchmarks.kernels import goals
-    from stanhop.benchmarks.kernels.document import to_text
-    from stanhop.storage import write_text
-
-    def load(name: str) -> dict[str, Any]:
-        path = folder / f"{name}.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-    kernels = load("kernels") or {"records": [], "machine": {}}
-    training = load("training").get("found", {})
-    default = training.get("default, float32", {})
-    told = {
-        "published": {name: each for name, each in training.items() if name.startswith("published")},
-        "eager_over_graph": default.get("eager_over_graph", {}).get("median"),
-        "epoch_seconds": default.get("epoch_seconds"),
-    }
-    share = load("memory").get("found", {}).get("share")
-    table = [*goals.kernel_goals(kernels), *goals.training_goals(told), goals.memory_goal(share)]
-    lines = [{**vars(goal), "is_met": goal.is_met} for goal in table]
-    write_text(folder / "goals.json", json.dumps({"goals": lines}, indent=1) + "\n")
-    write_text(folder / "roofline.txt", goals.roofline_text(kernels) + "\n")
-    if kernels["records"]:
-        write_text(folder / "kernels.txt", to_text(kernels) + "\n")
-        draw(kernels, folder)
-    print(goals.roofline_text(kernels))
-    if load("training").get("is_rehearsal"):
-        print("a rehearsal: these figures mean nothing")
-    print(goals.goals_text(table))
-
-
-def draw(kernels: dict[str, Any], folder: Path) -> None:
-    """A picture a group of shapes, if matplotlib is there."""
-    from stanhop.storage import write_bytes
-
-    try:
-        from stanhop.benchmarks.kernels.plots import plots_of
-    except ImportError:
-        print("no plots: pip install matplotlib, then python benchmarks/gpu.py table")
-        return
-    for name, content in plots_of(kernels).items():
-        write_bytes(folder / f"{name}.png", content)
 
 
 def _kernels_of(case: Any) -> tuple[Any, ...]:
