@@ -30,6 +30,8 @@ from tests.reliability.kit.nursery import Nursery
 from tests.reliability.kit.sizes import sizes
 
 CANARY = "canary"
+NUM_TEXTS, FEWEST_IDS = 10_500, 10_000
+"""Texts drawn, some of them twice, and how many must be distinct."""
 MOST_GROWTH_MB = 100
 """More than that would be memory for what a file only claims."""
 
@@ -232,7 +234,8 @@ def test_no_id_leaves_its_folder(tmp_path: Path, record: Callable[..., None]) ->
         "~root",
         "$HOME",
     ]
-    ids = {*hostile, *("".join(moment.choices(alphabet, k=moment.randrange(1, 40))) for _ in range(10_000))}
+    ids = {*hostile, *("".join(moment.choices(alphabet, k=moment.randrange(1, 40))) for _ in range(NUM_TEXTS))}
+    assert len(ids) >= FEWEST_IDS
     names = {safe_name(one) for one in ids}
     assert len(names) == len({name.casefold() for name in names}) == len(ids)
     for name in names:

@@ -15,6 +15,7 @@ import pytest
 from tests.reliability.kit.processes import children_of, is_there
 
 pytestmark = pytest.mark.slow
+MOST_SECONDS_TO_END = 60.0
 
 PROGRAM = """
 import os, sys, time
@@ -38,6 +39,9 @@ def training_step(self, batch, batch_index):
         return original(self, batch, batch_index) * float("nan")
     if os.environ.get("NO_MEMORY_IN_PROCESS") == str(self.trainer.global_rank) and self.trainer.global_step == 7:
         sys.exit(4)  # as the command line does
+    if os.environ.get("DEAF_PROCESS") == RANK and self.trainer.global_step == 7:
+        os.write(1, b"deaf\\n")
+        time.sleep(600)  # as a backend that waits for a process that is dead
     return original(self, batch, batch_index)
 ForecastingModule.training_step = training_step
 
@@ -71,11 +75,14 @@ class Training:
         )
 
     def wait_for_step(self, step: int) -> None:
+        self.wait_for(f"step {step}")
+
+    def wait_for(self, said: str) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            if line == f"step {step}\n":
+            if line == f"{said}\n":
                 return
-        pytest.fail(f"it ended before step {step}: {self.end()[1]}")
+        pytest.fail(f"it ended before {said}: {self.end()[1]}")
 
     def end(self) -> tuple[int, str]:
         """Exit code and standard error."""
@@ -189,6 +196,21 @@ def test_a_process_that_helps_ends_with_the_main_one_and_the_run_goes_on_bit_for
     assert weights(tmp_path / "run") == weights(undisturbed_pair)
 
 
+@pytest.mark.parametrize("deaf", ["0", "1"])
+def test_a_process_whose_backend_waits_for_a_dead_one_is_ended(deaf: str, tmp_path: Path) -> None:
+    training = Training(tmp_path / "run", DEVICES="2", DEAF_PROCESS=deaf)
+    training.wait_for("deaf")
+    (helper,) = training.helpers()
+    os.kill(helper if deaf == "0" else training.process.pid, signal.SIGKILL)
+    began_s = time.monotonic()
+    code, error = training.end()
+    assert time.monotonic() - began_s < MOST_SECONDS_TO_END
+    assert not is_there(helper)
+    assert "Traceback" not in error
+    assert (code, error.count("error[E402]")) == ((4, 1) if deaf == "0" else (-signal.SIGKILL, 0)), error
+    assert ("--resume" in error) == (deaf == "0")
+
+
 def test_memory_that_only_one_process_lacks_is_the_machine_s_problem(tmp_path: Path) -> None:
     code, error = Training(tmp_path / "run", DEVICES="2", NO_MEMORY_IN_PROCESS="1").end()
     assert (code, error.count("error[E402]")) == (4, 1), error
@@ -205,6 +227,7 @@ def test_a_process_that_never_comes_to_help_is_not_waited_for(tmp_path: Path) ->
 def test_nor_does_one_wait_for_a_main_process_that_is_gone(tmp_path: Path) -> None:
     training = Training(tmp_path / "run", DEVICES="2")
     while not training.helpers():
+        assert training.process.poll() is None, training.end()
         time.sleep(0.01)
     (helper,) = training.helpers()
     training.process.kill()
