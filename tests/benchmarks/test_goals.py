@@ -123,12 +123,12 @@ def test_goals_name_peers_that_exist() -> None:
 
 
 def test_training_goals_take_the_worse_network() -> None:
-    training = {
-        "published": {"2": {"bisection_over_ours": {"median": 12.0}}, "3": {"bisection_over_ours": {"median": 9.0}}},
-        "epoch_seconds": 0.4,
-    }
+    two = {"bisection_over_ours": {"median": 12.0}, "bisection_over_graph": {"median": 20.0}}
+    three = {"bisection_over_ours": {"median": 9.0}, "bisection_over_graph": {"median": 30.0}}
+    training = {"published": {"2": two, "3": three}, "epoch_seconds": 0.4}
     found = {goal.name: goal for goal in training_goals(training)}
-    assert (found["G13"].value, found["G13"].is_met) == (9.0, False)
+    assert (found["G13"].value, found["G13"].case, found["G13"].is_met) == (20.0, "2", True)
+    assert (found["G13b"].value, found["G13b"].case, found["G13b"].is_met) == (9.0, "3", False)
     assert found["G14"].is_met is None
     assert found["G15"].is_met is True
 
