@@ -30,10 +30,10 @@ MUTANTS = {
         "looped.py", "_, slope_sum = weights_and_slopes(-m, t, a, KIND)", "slope_sum = tl.zeros_like(t)", LONG,
     ),
     "no_op_left_out_of_the_gradient_by_alpha": (
-        "resident.py", "a_grad += alpha_slope(no_op_p, no_op_g, a) * delta", "a_grad += 0.0", SHORT,
+        "resident.py", "a_grad += alpha_slope(no_op_p, no_op_g, no_op_logs) * delta", "a_grad += 0.0", SHORT,
     ),
     "no_op_left_out_of_the_gradient_by_alpha_when_looped": (
-        "looped.py", "a_grad += alpha_slope(no_op_p, no_op_g, a) * delta", "a_grad += 0.0", LONG,
+        "looped.py", "a_grad += alpha_slope(no_op_p, no_op_g, no_op_logs) * delta", "a_grad += 0.0", LONG,
     ),
     "pivot_without_the_no_op": (
         "separation.py", "return tl.maximum(largest, 0.0)", "return largest", {**SHORT, "offset": -120.0},
@@ -55,10 +55,10 @@ MUTANTS = {
         "looped.py", "0.0, largest), tl.log(total)", "0.0, largest), tl.log2(total)", {**LONG, "alpha": 1.0},
     ),
     "weights_of_the_threshold_one_step_short": (
-        "separation.py", "<= 1e-6 + 1e-7 / a", "<= 1e-1", SHORT,
+        "separation.py", "<= NEARLY + 1e-7 / a", "<= 1e-1", SHORT,
     ),
     "small_a_rounded_away": (
-        "separation.py", "tl.where(rounded == 1.0, y, tl.log(rounded) * (y / (rounded - 1.0)))", "tl.log(rounded)",
+        "separation.py", "tl.log(rounded) + (y - (rounded - 1.0))", "tl.log(rounded)",
         {**SHORT, "alpha": (1.0001, 1.001, 1.001)},
     ),
     "delta_of_unclipped_weights": (
@@ -76,6 +76,13 @@ MUTANTS = {
     ),
     "masked_memories_retrieved": (
         "tiles.py", "inside = tl.load(pointers, mask=inside, other=0) != 0", "inside = inside", SHORT,
+    ),
+    "derivative_by_alpha_not_divided": (
+        "resident.py", "tl.sum(a_grad, axis=0) / (a * a)", "tl.sum(a_grad, axis=0)", SHORT,
+    ),
+    "last_block_of_memories_left_out_of_online_softmax": (
+        "looped.py", "range(num_whole, num_memories, MEMORY_BLOCK):\n            largest",
+        "range(num_whole, num_memories - MEMORY_BLOCK, MEMORY_BLOCK):\n            largest", {**LONG, "alpha": 1.0},
     ),
     "last_block_of_memories_left_out": (
         "looped.py", "for first in range(0, num_memories, MEMORY_BLOCK):\n            columns",
