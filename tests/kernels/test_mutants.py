@@ -54,8 +54,8 @@ MUTANTS = {
     "logarithm_to_base_2_saved_when_looped": (
         "looped.py", "0.0, largest), tl.log(total)", "0.0, largest), tl.log2(total)", {**LONG, "alpha": 1.0},
     ),
-    "weights_of_the_threshold_one_step_short": (
-        "separation.py", "<= NEARLY + 1e-7 / a", "<= 1e-1", SHORT,
+    "threshold_after_a_single_step": (
+        "separation.py", "<= NEARLY + 1e-7 / a", "<= 1e3", SHORT,
     ),
     "small_a_rounded_away": (
         "separation.py", "tl.log(rounded) + (y - (rounded - 1.0))", "tl.log(rounded)",
