@@ -67,6 +67,18 @@ def test_every_peer_that_serves_a_case_computes_what_it_says(rule: Rule, shape: 
     assert num_served >= 2
 
 
+def test_in_half_precision_the_definition_is_given_the_gradient_that_a_way_is_given() -> None:
+    case = case_of(GSH, dtype=torch.bfloat16)
+
+    def run(given: dict[str, Tensor]) -> Tensor:
+        precise = {name: tensor.double() for name, tensor in given.items()}
+        return ours(case_of(GSH)).run(precise).to(torch.bfloat16)
+
+    errors = Gate.of(case).judge(Way(run, GSH)).errors
+    assert errors["alpha"] < 1e-5, "nothing is rounded on its way"
+    assert errors["output"] > 1e-4, "the read-out is rounded"
+
+
 def test_the_kernels_in_the_interpreter_are_gated_like_all_others() -> None:
     peer = next(peer for peer in peers_for(CPU) if peer.name == "ours, kernels")
     verdict = Gate.of(case_of(SPARSE_OUTEFFHOP)).judge(peer.make(case_of(SPARSE_OUTEFFHOP)))
