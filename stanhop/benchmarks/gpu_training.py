@@ -136,7 +136,7 @@ def _measure(trainer: Trainer, sizes: Sizes, *, num_rounds: int, limit: float) -
     return found
 
 
-def captured(step: Callable[[], None]) -> Callable[[], None]:
+def captured(step: Callable[[], object]) -> Callable[[], None]:
     """``step`` as a CUDA graph, after it has run a few times on a stream of its own."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())

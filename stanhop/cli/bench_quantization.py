@@ -65,11 +65,10 @@ def quantization(
 
     Example: stanhop bench quantization --methods softmax,outeffhop --seeds 1,2,3
     """
-    import torch
-
     from stanhop.benchmarks.machine import machine
     from stanhop.benchmarks.quantization import run_cells, step_times
     from stanhop.benchmarks.quantization_table import checkpoints, summary, to_markdown
+    from stanhop.forecasting.forecaster import choose_device
     from stanhop.storage import write_text
 
     layers = run_layers(
@@ -91,7 +90,7 @@ def quantization(
     )
     document = {
         "command": " ".join([command_line, *(f"--set {each}" for each in assignments or [])]),
-        "machine": machine(torch.device("cpu")),
+        "machine": machine(choose_device(cells[0].config.train.device)),
         "rows": rows,
         "checkpoints": checkpoints(measured, steps),
     }

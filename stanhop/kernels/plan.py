@@ -8,6 +8,7 @@ go. Compiled ahead of time for what its table is for, no tile spills more than 8
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 SMALLEST_BLOCK = 16
@@ -132,50 +133,25 @@ ENTMAX = Tables(
     },
 )
 """Of bare weights of any other kind, from 9.0 on."""
-WITH_EXTRAS = Tables(
-    resident_forward={
-        (2, 32): {16: (64, 4), 32: (16, 1), 64: (64, 4), 128: (16, 4)},
-        (2, 64): {16: (64, 4), 32: (16, 1), 64: (64, 4), 128: (16, 4)},
+WITH_EXTRAS = dataclasses.replace(
+    ENTMAX,
+    resident_forward=ENTMAX.resident_forward
+    | {
         (2, 128): {16: (16, 1), 32: (16, 1), 64: (64, 4), 128: (32, 4)},
         (4, 32): {16: (64, 4), 32: (32, 4), 64: (64, 4), 128: (16, 4)},
-        (4, 64): {16: (16, 1), 32: (32, 2), 64: (32, 4), 128: (32, 8)},
-        (4, 128): {16: (16, 2), 32: (32, 4), 64: (32, 8)},
     },
-    resident_backward={
+    resident_backward=ENTMAX.resident_backward
+    | {
         (2, 32): {16: (64, 4), 32: (32, 4), 64: (32, 8), 128: (16, 8)},
         (2, 64): {16: (64, 4), 32: (32, 4), 64: (32, 8), 128: (16, 8)},
-        (2, 128): {16: (16, 2), 32: (16, 4), 64: (16, 8)},
         (4, 32): {16: (16, 2), 32: (16, 4), 64: (16, 4), 128: (16, 8)},
-        (4, 64): {16: (16, 2), 32: (16, 4), 64: (16, 8)},
-        (4, 128): {16: (16, 8)},
     },
-    looped_forward={
-        (2, 32): (64, 32, 4, 2),
-        (2, 64): (64, 32, 4, 2),
-        (2, 128): (64, 64, 4, 2),
-        (4, 32): (64, 32, 4, 2),
-        (4, 64): (64, 32, 4, 2),
-        (4, 128): (16, 32, 4, 2),
-    },
-    looped_backward_queries={
-        (2, 32): (64, 32, 4, 2),
-        (2, 64): (64, 32, 4, 2),
-        (2, 128): (64, 32, 4, 2),
-        (4, 32): (16, 32, 4, 2),
-        (4, 64): (16, 32, 4, 2),
-        (4, 128): (16, 32, 4, 2),
-    },
-    looped_backward_memories={
-        (2, 32): (32, 64, 4, 2),
-        (2, 64): (32, 32, 4, 2),
-        (2, 128): (32, 32, 8, 2),
-        (4, 32): (16, 16, 4, 2),
-        (4, 64): (32, 32, 8, 2),
-        (4, 128): (16, 32, 8, 2),
-    },
+    looped_backward_queries=ENTMAX.looped_backward_queries | {(4, 128): (16, 32, 4, 2)},
+    looped_backward_memories=ENTMAX.looped_backward_memories | {(2, 64): (32, 32, 4, 2), (4, 32): (16, 16, 4, 2)},
 )
-"""Of any kind with mask, gate, clipping or dropout, from 9.0 on: none spills with all of them at once."""
-BEFORE_9 = Tables(
+"""Of any kind with mask, gate, clipping or dropout, from 9.0 on: none spills much with all of them at once."""
+BEFORE_9 = dataclasses.replace(
+    ENTMAX,
     resident_forward={
         (2, 32): {16: (16, 1), 32: (32, 2), 64: (64, 4), 128: (16, 4)},
         (2, 64): {16: (16, 1), 32: (32, 2), 64: (64, 4), 128: (32, 4), 256: (16, 4)},
@@ -184,38 +160,17 @@ BEFORE_9 = Tables(
         (4, 64): {16: (16, 1), 32: (32, 2)},
         (4, 128): {16: (16, 2), 32: (32, 4)},
     },
-    resident_backward={
+    resident_backward=ENTMAX.resident_backward
+    | {
         (2, 32): {16: (16, 1), 32: (32, 2)},
         (2, 64): {16: (16, 1), 32: (32, 4)},
-        (2, 128): {16: (16, 2), 32: (16, 4), 64: (16, 8)},
         (4, 32): {16: (16, 2), 32: (16, 8)},
         (4, 64): {16: (16, 2), 32: (16, 4)},
-        (4, 128): {16: (16, 8)},
     },
-    looped_forward={
-        (2, 32): (64, 64, 4, 2),
-        (2, 64): (64, 64, 4, 2),
-        (2, 128): (32, 64, 4, 2),
-        (4, 32): (64, 32, 4, 2),
-        (4, 64): (32, 32, 4, 2),
-        (4, 128): (16, 32, 4, 2),
-    },
-    looped_backward_queries={
-        (2, 32): (64, 32, 4, 2),
-        (2, 64): (64, 32, 4, 2),
-        (2, 128): (64, 32, 4, 2),
-        (4, 32): (16, 32, 4, 2),
-        (4, 64): (16, 32, 4, 2),
-        (4, 128): (16, 32, 8, 2),
-    },
-    looped_backward_memories={
-        (2, 32): (64, 32, 8, 2),
-        (2, 64): (64, 32, 8, 2),
-        (2, 128): (32, 32, 8, 2),
-        (4, 32): (16, 32, 8, 2),
-        (4, 64): (32, 32, 8, 2),
-        (4, 128): (16, 16, 8, 2),
-    },
+    looped_forward=ENTMAX.looped_forward
+    | {(2, 32): (64, 64, 4, 2), (2, 64): (64, 64, 4, 2), (2, 128): (32, 64, 4, 2), (4, 64): (32, 32, 4, 2)},
+    looped_backward_memories=ENTMAX.looped_backward_memories
+    | {(2, 32): (64, 32, 8, 2), (2, 64): (64, 32, 8, 2), (4, 128): (16, 16, 8, 2)},
 )
 """Of every kind, from 8.0 to 8.9, whose programs have 99 KB of shared memory (8.6, 8.9): by the compiler alone, no such
 GPU was timed."""
