@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability.kit.processes import children_of, is_there
+from tests.reliability.kit.processes import children_of, is_soon_gone
 
 pytestmark = pytest.mark.slow
 MOST_SECONDS_TO_END = 60.0
@@ -190,7 +190,7 @@ def test_a_process_that_helps_ends_with_the_main_one_and_the_run_goes_on_bit_for
     training.process.kill()
     code, error = training.end()  # of standard error, which the two share
     assert code == -signal.SIGKILL
-    assert not is_there(helper)
+    assert is_soon_gone(helper)
     assert "Traceback" not in error
     assert Training(tmp_path / "run", resume=True, DEVICES="2").end()[0] == 0
     assert weights(tmp_path / "run") == weights(undisturbed_pair)
@@ -205,7 +205,7 @@ def test_a_process_whose_backend_waits_for_a_dead_one_is_ended(deaf: str, tmp_pa
     began_s = time.monotonic()
     code, error = training.end()
     assert time.monotonic() - began_s < MOST_SECONDS_TO_END
-    assert not is_there(helper)
+    assert is_soon_gone(helper)
     assert "Traceback" not in error
     assert (code, error.count("error[E402]")) == ((4, 1) if deaf == "0" else (-signal.SIGKILL, 0)), error
     assert ("--resume" in error) == (deaf == "0")
@@ -232,7 +232,7 @@ def test_nor_does_one_wait_for_a_main_process_that_is_gone(tmp_path: Path) -> No
     (helper,) = training.helpers()
     training.process.kill()
     training.end()
-    assert not is_there(helper)
+    assert is_soon_gone(helper)
 
 
 @pytest.mark.parametrize("process", ["0", "1"])

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from pathlib import Path
 
 STARTED_BY_MULTIPROCESSING = b"spawn_main"
+MOST_SECONDS_TO_END = 10.0
+"""For a process that has closed its files, or was told to end, on a machine that is busy."""
+POLL_S = 0.02
 
 
 def children_of(process: int) -> list[int]:
@@ -30,6 +34,14 @@ def is_there(process: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return state != "Z"
+
+
+def is_soon_gone(process: int) -> bool:
+    """Whether ``process`` ends within seconds: its pipes are closed before it is."""
+    end_s = time.monotonic() + MOST_SECONDS_TO_END
+    while is_there(process) and time.monotonic() < end_s:
+        time.sleep(POLL_S)
+    return not is_there(process)
 
 
 def most_mb(process: int | str = "self") -> float:
