@@ -273,7 +273,8 @@ def _with_bounds(forecaster: Forecaster, series: Series, fold: Fold) -> Values:
         scaled = [batch.forecast[None]]
         if forecaster.intervals is not None:
             scaled += forecaster.intervals.around(batch.prediction, batch.context)
-        parts.append(scaler.inverse(np.concatenate(scaled)).swapaxes(0, 1))
+        ahead = batch.usual[:, batch.context.shape[1] :]
+        parts.append(scaler.inverse(np.concatenate(scaled) + ahead).swapaxes(0, 1))
     return np.concatenate(parts)
 
 

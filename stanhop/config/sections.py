@@ -143,6 +143,9 @@ class ModelConfig(Section):
     """Whether each channel has a learned vector in all its patches, so that the network knows which one it reads."""
     instance_norm: bool = True
     """Whether each context is standardised by its own mean and deviation, undone on the forecast."""
+    seasonal_profile: bool = True
+    """Whether what a channel usually is at that time of the day, week and year is taken away first and added to the
+    forecast, where the training rows cover the period twice and forecast each other better by it."""
     levels: tuple[float, ...] = Field(default=(80.0, 95.0), max_length=MOST_LEVELS)
     """Prediction intervals, in percent, ascending: calibrated on the validation rows, and the quantile head's own."""
     head: Literal["point", "quantile"] = "point"
@@ -177,6 +180,7 @@ class ModelConfig(Section):
             ("gate", False),
             ("channel_embedding", False),
             ("instance_norm", False),
+            ("seasonal_profile", False),
             ("num_updates", 1),
             ("head", "point"),
         ):

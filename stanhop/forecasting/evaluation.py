@@ -130,15 +130,16 @@ def _unit_of_mase(forecaster: Forecaster, series: Series) -> Values:
 
 def _errors(batch: Rolled, scaler: Scaler, *, season: int) -> dict[str, Values]:
     """Errors of a batch: name to ``(windows, prediction_length, channels)``."""
-    forecast = scaler.inverse(batch.forecast)
-    naive = metrics.seasonal_naive(batch.context, season=season, steps=batch.target.shape[1])
+    before, ahead = np.split(batch.usual, [batch.context.shape[1]], axis=1)
+    forecast = scaler.inverse(batch.forecast + ahead)
+    naive = metrics.seasonal_naive(batch.context + before, season=season, steps=batch.target.shape[1])
     return {
         "mse_scaled": np.square(batch.target - batch.forecast),
         "mae_scaled": np.abs(batch.target - batch.forecast),
         "mse": np.square(batch.truth - forecast),
         "mae": np.abs(batch.truth - forecast),
         "smape_200": metrics.symmetric_percentages(forecast, batch.truth),
-        NAIVE: np.abs(batch.target - naive),
+        NAIVE: np.abs(batch.target + ahead - naive),
     }
 
 

@@ -127,7 +127,13 @@ class Forecaster:
     def scaler_of(self, series: Series, *, rows: slice = slice(None)) -> Scaler:
         """The model's scaler for ``series``; for an id it has not seen, one fitted on ``rows`` of its history."""
         known = self.bundle.scalers.get(series.id)
-        return known if known is not None else Scaler.fit(self.in_model_order(series)[rows])
+        if known is not None:
+            return known
+        values, model = self.in_model_order(series)[rows], self.bundle.config.model
+        if all(scaler.profile is None for scaler in self.bundle.scalers.values()):
+            return Scaler.fit(values)
+        lengths = {"context_length": model.context_length, "prediction_length": model.prediction_length}
+        return Scaler.with_profile(values, series.times[rows], **lengths)
 
     def in_model_order(self, series: Series) -> np.ndarray:
         """Values of ``series`` ``(steps, channels)``, channels in the model's order."""
@@ -201,14 +207,15 @@ class Forecaster:
             scaled: ``(1 + 2 levels, prediction_length, channels)``.
             batch_size: Series computed together.
         """
-        values = scaler.inverse(scaled)[..., [self.bundle.channels.index(name) for name in series.channels]]
+        times = future_times(series, steps=scaled.shape[1])
+        values = scaler.restored(scaled, times)[..., [self.bundle.channels.index(name) for name in series.channels]]
         if not np.isfinite(values).all():
             problem = f"the forecast of {_named(series)} holds NaN or infinite values"
             raise DataError(Code.VALUE, problem, fix="look for values far outside those of the training data")
         levels = () if self.intervals is None else self.intervals.levels
         return Forecast(
             id=series.id,
-            times=future_times(series, steps=values.shape[1]),
+            times=times,
             values=values[0],
             channels=series.channels,
             batch_size=batch_size,
@@ -225,7 +232,7 @@ class Forecaster:
             problem = f"{_named(series)} needs {needed} points, has {found}"
             raise DataError(Code.LENGTH, problem, fix="give a longer history, or train with a shorter context_length")
         scaler = self.scaler_of(series)
-        return scaler.transform(self.in_model_order(series)[-needed:]), scaler
+        return scaler.anomalies(self.in_model_order(series)[-needed:], series.times[-needed:]), scaler
 
 
 def compiled(network: nn.Module) -> Callable[[torch.Tensor], Outputs]:

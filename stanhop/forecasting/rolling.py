@@ -21,19 +21,21 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Rolled:
-    """A batch of windows, in scaled units and the model's order of channels.
+    """A batch of windows, in scaled units and the model's order of channels: anomalies, if there is a seasonal profile.
 
     Args:
         context: ``(windows, context_length, channels)``.
         prediction: What the network says.
         target: What came true, ``(windows, prediction_length, channels)``.
         truth: The same in original units.
+        usual: The seasonal profile, ``(windows, context_length + prediction_length, channels)``.
     """
 
     context: Values
     prediction: Prediction
     target: Values
     truth: Values
+    usual: Values
 
     @property
     def forecast(self) -> Values:
@@ -59,14 +61,20 @@ def roll(
     model = forecaster.bundle.config.model
     length, steps = model.context_length, model.prediction_length
     values = forecaster.in_model_order(series)
-    windows = sliding_window_view(values, length + steps, axis=0)  # (windows, channels, length + steps), a view
+    tables = (values, scaler.anomalies(values, series.times), scaler.usual(series.times))
+    windows = [sliding_window_view(table, length + steps, axis=0) for table in tables]  # (windows, channels, rows)
     for first in range(0, len(origins), batch_size):
         batch = origins[first : first + batch_size]
-        chosen = windows[batch.start - length : batch.stop - length : batch.step].swapaxes(1, 2)
-        scaled = scaler.transform(chosen)
-        context = scaled[:, :length]
-        prediction = forecaster.predict_all(context)
-        yield Rolled(context=context, prediction=prediction, target=scaled[:, length:], truth=chosen[:, length:])
+        taken = slice(batch.start - length, batch.stop - length, batch.step)
+        chosen, anomalies, usual = (table[taken].swapaxes(1, 2) for table in windows)
+        context = np.ascontiguousarray(anomalies[:, :length])
+        yield Rolled(
+            context=context,
+            prediction=forecaster.predict_all(context),
+            target=anomalies[:, length:],
+            truth=chosen[:, length:],
+            usual=usual,
+        )
 
 
 def origins_of(bundle: Bundle, series: Series, split: Split) -> range:

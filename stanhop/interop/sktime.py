@@ -291,6 +291,7 @@ class STanHopForecaster(BaseForecaster):  # type: ignore[misc]  # sktime has no 
             "num_levels": self.num_levels,
             "separation": self.separation,
             "dropout": self.dropout,
+            "seasonal_profile": False,  # steps are counted here, not dated
         }
         train = {
             "max_epochs": self.max_epochs,

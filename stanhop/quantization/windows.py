@@ -99,7 +99,7 @@ def _contexts(forecaster: Forecaster, series: Series) -> np.ndarray:
     bundle = forecaster.bundle
     rows = borders(len(series), bundle.config.data.split, series_id=series.id).train
     scaler = forecaster.scaler_of(series, rows=slice(rows.start, rows.stop))
-    scaled = scaler.transform(forecaster.in_model_order(series))
+    scaled = scaler.anomalies(forecaster.in_model_order(series), series.times)
     view: np.ndarray = sliding_window_view(scaled, bundle.config.model.context_length, axis=0)
     return view
 

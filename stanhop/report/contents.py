@@ -248,7 +248,7 @@ def _scaled_windows(forecaster: Forecaster, series: Series, origins: range) -> t
     length, steps = bundle.config.model.context_length, bundle.config.model.prediction_length
     rows = borders(len(series), bundle.config.data.split, series_id=series.id).train
     scaler = forecaster.scaler_of(series, rows=slice(rows.start, rows.stop))
-    scaled = scaler.transform(forecaster.in_model_order(series))
+    scaled = scaler.anomalies(forecaster.in_model_order(series), series.times)
     windows = sliding_window_view(scaled, length + steps, axis=0)[origins.start - length : origins.stop - length]
     windows = windows.swapaxes(1, 2)
     return windows[:, :length], windows[:, length:]

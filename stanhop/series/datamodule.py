@@ -136,9 +136,9 @@ class ShuffledWindowLoader(WindowLoader):
 
 
 class SeriesDataModule(pl.LightningDataModule):
-    """Train, validation and test windows of a set of series, scaled.
+    """Train, validation and test windows of a set of series: scaled, and without their seasonal profiles.
 
-    Each series is split by itself and scaled by its own training rows; no window reaches from one into another.
+    Each series is split by itself and has a scaler of its own training rows; no window reaches from one into another.
 
     Args:
         series_set: The series.
@@ -219,11 +219,10 @@ class SeriesDataModule(pl.LightningDataModule):
         return np.arange(found.start, found.stop, dtype=np.int64) - model.context_length
 
     def _scaled(self, series: Series) -> np.ndarray:
-        """Rows of ``series`` in units of its training rows' deviation, ``(steps, channels)``, float32."""
-        train = self._borders_of(series).train
-        scaler = Scaler.fit(series.values[train.start : train.stop])
-        with np.errstate(over="ignore"):  # answered below
-            scaled = scaler.transform(series.values).astype(np.float32)
+        """Rows of ``series`` as its scaler's anomalies, ``(steps, channels)``, float32."""
+        with np.errstate(over="ignore", invalid="ignore"):  # answered below
+            scaler = self._scaler_of(series)
+            scaled = scaler.anomalies(series.values, series.times).astype(np.float32)
         if not np.isfinite(scaled).all():
             step, channel = np.argwhere(~np.isfinite(scaled))[0]
             problem = f"{series.values[step, channel]} at {series.times[step]} is too far from the training rows"
@@ -232,3 +231,12 @@ class SeriesDataModule(pl.LightningDataModule):
             raise DataError(Code.VALUE, problem + where, fix=fix, column=series.channels[channel])
         self.scalers[series.id] = scaler
         return scaled
+
+    def _scaler_of(self, series: Series) -> Scaler:
+        """The scaler of the training rows of ``series``."""
+        train, model = self._borders_of(series).train, self.config.model
+        rows = slice(train.start, train.stop)
+        if not model.seasonal_profile:
+            return Scaler.fit(series.values[rows])
+        lengths = {"context_length": model.context_length, "prediction_length": model.prediction_length}
+        return Scaler.with_profile(series.values[rows], series.times[rows], **lengths)

@@ -240,8 +240,8 @@ def test_the_manifest_lists_the_files_of_the_format_and_no_others(model: Path, n
 
 
 def test_a_newer_format_asks_for_an_upgrade(model: Path) -> None:
-    sign(model, format_version=5)
-    assert assert_refused(model, "format version 5; this program reads up to 4").fix == "upgrade stanhop"
+    sign(model, format_version=6)
+    assert assert_refused(model, "format version 6; this program reads up to 5").fix == "upgrade stanhop"
 
 
 @pytest.mark.parametrize(

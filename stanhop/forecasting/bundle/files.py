@@ -17,6 +17,7 @@ MANIFEST, CONFIG, SCALERS, INTERVALS = "manifest.json", "config.json", "scaler.j
 WEIGHTS, ONNX = "model.safetensors", "model.onnx"
 LARGEST_FILES = {CONFIG: 2**24, WEIGHTS: 2**34, ONNX: 2**31 - 1, SCALERS: 2**30, INTERVALS: 2**30}
 """The files of a model directory, which has one of ``WEIGHTS`` and ``ONNX``, and the most bytes each may have."""
+MOST_HARMONICS = 1_000
 LARGEST_NUM_CHANNELS = 10_000
 """As many as the reader of tables takes."""
 RESTORE = "restore the model directory from a copy, or train again"
@@ -59,11 +60,19 @@ class BundleConfig(Section):
         return self
 
 
+class ProfileEntry(Section):
+    """One ``SeasonalProfile`` as plain data."""
+
+    harmonics: Annotated[tuple[tuple[int, int, int], ...], Field(min_length=1, max_length=MOST_HARMONICS)]
+    coefficients: tuple[tuple[float, ...], ...]
+
+
 class ScalerEntry(Section):
     """One ``Scaler`` as plain data."""
 
     mean: tuple[float, ...]
     deviation: tuple[PositiveFloat, ...]
+    profile: ProfileEntry | None = None
 
 
 class ScalerFile(Section):

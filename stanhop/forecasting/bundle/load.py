@@ -25,7 +25,14 @@ from stanhop.forecasting.bundle.files import (
     ScalerFile,
     validated,
 )
-from stanhop.forecasting.bundle.manifest import LARGEST_MANIFEST, FileEntry, Manifest, format_version, parse_manifest
+from stanhop.forecasting.bundle.manifest import (
+    LARGEST_MANIFEST,
+    FileEntry,
+    Manifest,
+    format_version,
+    network_file_name,
+    parse_manifest,
+)
 from stanhop.forecasting.bundle.network import read_network
 from stanhop.forecasting.intervals import Intervals
 from stanhop.forecasting.strangers import warn_of_strangers
@@ -56,10 +63,11 @@ def load_bundle(path: Path | str) -> Bundle:
 def assemble(manifest: Manifest, contents: Mapping[str, bytes], *, directory: Path) -> Bundle:
     """A bundle of files whose checksums are right; ``directory`` names them in errors."""
     config = validated(BundleConfig, contents[CONFIG], file=directory / CONFIG)
-    if format_version(config.quantization, has_intervals=INTERVALS in contents) != manifest.format_version:
-        problem = f"format version {manifest.format_version} does not go with {CONFIG}"
-        raise ModelError(Code.MODEL, problem, fix=RESTORE, file=directory / MANIFEST)
     scalers = _parse_scalers(contents[SCALERS], config, file=directory / SCALERS)
+    version = format_version(config.quantization, scalers, has_intervals=INTERVALS in contents)
+    if version != manifest.format_version or network_file_name(config.quantization) not in contents:
+        problem = f"format version {manifest.format_version} does not go with the other files"
+        raise ModelError(Code.MODEL, problem, fix=RESTORE, file=directory / MANIFEST)
     intervals = _parse_intervals(contents[INTERVALS], config, directory / INTERVALS) if INTERVALS in contents else None
     return Bundle(
         config=config.run,
@@ -102,7 +110,7 @@ def _parse_scalers(content: bytes, config: BundleConfig, *, file: Path) -> dict[
             problem = f"the scaler of series {quoted(series_id)} is not one of {config.num_channels} channels"
             raise ModelError(Code.MODEL, problem, fix=RESTORE, file=file)
     return {
-        series_id: Scaler.from_plain({"mean": list(entry.mean), "deviation": list(entry.deviation)})
+        series_id: Scaler.from_plain(entry.model_dump(mode="json", exclude_none=True))
         for series_id, entry in scalers.items()
     }
 

@@ -29,11 +29,12 @@ from stanhop.forecasting.bundle.files import (
     validated,
 )
 from stanhop.model.int8 import Quantization
+from stanhop.series.scaling import Scaler
 from stanhop.storage import sha256_of
 
-FLOAT_FORMAT, INT8_FORMAT, INTERVALS_FORMAT, ONNX_FORMAT = 1, 2, 3, 4
-"""Of directories with floats, with int8, with intervals and either, and with an ONNX file, with intervals or without:
-a program that cannot read one says so."""
+FLOAT_FORMAT, INT8_FORMAT, INTERVALS_FORMAT, ONNX_FORMAT, SEASONAL_FORMAT = 1, 2, 3, 4, 5
+"""Of directories with floats, with int8, with intervals and either, with an ONNX file, with intervals or without, and
+with a seasonal profile and any of these: a program that cannot read one says so."""
 LARGEST_MANIFEST = 2**20
 
 
@@ -45,9 +46,9 @@ class FileEntry(Section):
 
 
 class Manifest(Section):
-    """``manifest.json`` of format version 1 (floats), 2 (int8), 3 (with intervals) or 4 (an ONNX file)."""
+    """``manifest.json``; the format versions are those named above."""
 
-    format_version: Literal[1, 2, 3, 4]
+    format_version: Literal[1, 2, 3, 4, 5]
     files: dict[str, FileEntry]
     versions: dict[str, str]
     fingerprint: str
@@ -55,9 +56,10 @@ class Manifest(Section):
 
     @model_validator(mode="after")
     def _lists_the_files_of_this_format(self) -> Self:
-        asked = {CONFIG, ONNX if self.format_version == ONNX_FORMAT else WEIGHTS, SCALERS}
+        is_onnx = self.format_version == ONNX_FORMAT or (self.format_version == SEASONAL_FORMAT and ONNX in self.files)
+        asked = {CONFIG, ONNX if is_onnx else WEIGHTS, SCALERS}
         asked |= {INTERVALS} if self.format_version == INTERVALS_FORMAT else set()
-        allowed = asked | ({INTERVALS} if self.format_version == ONNX_FORMAT else set())
+        allowed = asked | ({INTERVALS} if self.format_version >= ONNX_FORMAT else set())
         if not asked <= set(self.files) <= allowed:
             raise ValueError(f"lists {sorted(self.files)}, not {sorted(asked)}")
         for name, entry in self.files.items():
@@ -66,9 +68,18 @@ class Manifest(Section):
         return self
 
 
-def format_version(quantization: Quantization | QuantizationEntry | None, *, has_intervals: bool) -> int:
+def network_file_name(quantization: Quantization | QuantizationEntry | None) -> str:
+    """The file that holds the network."""
+    return ONNX if quantization is not None and quantization.runtime == "onnxruntime" else WEIGHTS
+
+
+def format_version(
+    quantization: Quantization | QuantizationEntry | None, scalers: Mapping[str, Scaler], *, has_intervals: bool
+) -> int:
     """The format of a directory, by what is in it."""
-    if quantization is not None and quantization.runtime == "onnxruntime":
+    if any(scaler.profile is not None for scaler in scalers.values()):
+        return SEASONAL_FORMAT
+    if network_file_name(quantization) == ONNX:
         return ONNX_FORMAT
     if has_intervals:
         return INTERVALS_FORMAT
@@ -78,7 +89,7 @@ def format_version(quantization: Quantization | QuantizationEntry | None, *, has
 def manifest_bytes(contents: Mapping[str, bytes], bundle: Bundle) -> bytes:
     """The manifest of ``contents``, every other file of ``bundle`` by name."""
     manifest = {
-        "format_version": format_version(bundle.quantization, has_intervals=INTERVALS in contents),
+        "format_version": format_version(bundle.quantization, bundle.scalers, has_intervals=INTERVALS in contents),
         "files": {name: {"size": len(content), "sha256": sha256_of(content)} for name, content in contents.items()},
         "versions": program_versions(),
         "fingerprint": bundle.fingerprint,
@@ -99,8 +110,8 @@ def parse_manifest(content: bytes, *, file: Path) -> Manifest:
     if not isinstance(values, dict) or "format_version" not in values:
         raise ModelError(Code.MODEL, "is not the manifest of a stanhop model", fix=RESTORE, file=file)
     found = values["format_version"]
-    if isinstance(found, int) and found > ONNX_FORMAT:
-        problem = f"has format version {found}; this program reads up to {ONNX_FORMAT}"
+    if isinstance(found, int) and found > SEASONAL_FORMAT:
+        problem = f"has format version {found}; this program reads up to {SEASONAL_FORMAT}"
         raise ModelError(Code.MODEL, problem, fix="upgrade stanhop", file=file)
     covered = {key: value for key, value in values.items() if key != "checksum"}
     if json_bytes(values) != content or values.get("checksum") != sha256_of(json_bytes(covered)):
