@@ -180,7 +180,6 @@ class ModelConfig(Section):
             ("gate", False),
             ("channel_embedding", False),
             ("instance_norm", False),
-            ("seasonal_profile", False),
             ("num_updates", 1),
             ("head", "point"),
         ):

@@ -5,9 +5,10 @@ The profile of a channel is a sum of waves in the calendar,
     :math:`\sum_k a_k \cos(2 \pi \langle k, \phi_t \rangle) + b_k \sin(2 \pi \langle k, \phi_t \rangle)`,
 
 :math:`\phi_t` being how far day, week and year have gone at time :math:`t` and :math:`k` whole cycles of each; a wave
-of day and year together is a day that changes with the year. The waves are fitted to the training rows by least
-squares, with the level, which rows of unequal seasons bias, and beside a straight line that is not part of it. Periods that the rows do not cover twice are left
-out, and which of the others a channel has is decided by cross-validation.
+of day and year together is a day that changes with the year, and the wave of no cycle is the level, which rows of
+unequal seasons bias. The waves are fitted to the training rows by least squares, beside a straight line that is not
+part of the profile. Periods that the rows do not cover twice are left out, and which of the others a channel has is
+decided by cross-validation.
 
 Source: Fourier terms as regressors, Hyndman & Athanasopoulos, Forecasting: Principles and Practice, 3rd edition, 7.4;
 anomalies from a harmonic climatology, Narapusetty et al. 2009, Journal of Climate 22(22).
@@ -108,7 +109,7 @@ def choose_profile(
 
 
 def known_harmonics(times: pd.DatetimeIndex) -> list[tuple[Harmonic, ...]]:
-    """The harmonics that rows at ``times`` can tell: the level, with those of the first rung, of the first two, and so on."""
+    """The harmonics that rows at ``times`` can tell: the level alone, with the first rung, with two, and so on."""
     ladder: list[tuple[Harmonic, ...]] = [(LEVEL,)]
     if len(times) < NUM_FOLDS:
         return ladder

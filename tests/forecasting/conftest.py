@@ -108,6 +108,17 @@ def bundle(make_bundle: Callable[..., Bundle]) -> Bundle:
 
 
 @pytest.fixture(scope="session")
+def seasonal_bundle(bundle: Bundle, make_series: Callable[..., Series]) -> Bundle:
+    """``bundle`` whose channels have a daily and a weekly profile."""
+    series = make_series(24 * 15, start="2021-01-04", seed=7)
+    lengths = {"context_length": CONTEXT, "prediction_length": STEPS}
+    scaler = Scaler.with_profile(series.values, series.times, **lengths)
+    assert scaler.profile is not None
+    assert scaler.profile.coefficients.any(axis=0).all()
+    return replace(bundle, scalers={"": scaler})
+
+
+@pytest.fixture(scope="session")
 def bundle_path(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of ``bundle``; nobody changes it."""
     path = tmp_path_factory.mktemp("bundle") / "model"

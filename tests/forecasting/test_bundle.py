@@ -482,3 +482,39 @@ def test_intervals_that_do_not_fit_are_refused(
 
 def test_the_digest_changes_with_the_intervals(bundle: Bundle, interval_bundle: Bundle) -> None:
     assert bundle_digest(interval_bundle) != bundle_digest(bundle)
+
+
+def test_seasonal_profiles_come_back_as_they_were_saved(
+    bundle: Bundle, seasonal_bundle: Bundle, tmp_path: Path, make_series: Callable[..., Series]
+) -> None:
+    save_bundle(tmp_path / "model", seasonal_bundle)
+    assert json.loads((tmp_path / "model" / "manifest.json").read_bytes())["format_version"] == 5
+    again, times = load_bundle(tmp_path / "model"), make_series(1000).times
+    assert (again.scalers[""].usual(times) == seasonal_bundle.scalers[""].usual(times)).all()
+    assert bundle_digest(again) == bundle_digest(seasonal_bundle) != bundle_digest(bundle)
+
+
+@pytest.mark.parametrize("version", [1, 2, 3, 4])
+def test_a_seasonal_profile_needs_the_format_that_tells_of_it(
+    seasonal_bundle: Bundle, tmp_path: Path, version: int
+) -> None:
+    save_bundle(tmp_path / "model", seasonal_bundle)
+    sign(tmp_path / "model", format_version=version)
+    assert_refused(tmp_path / "model", r"manifest\.json")
+
+
+def test_the_format_of_seasonal_profiles_without_one_is_refused(model: Path) -> None:
+    sign(model, format_version=5)
+    assert_refused(model, "format version 5 does not go with the other files")
+
+
+def test_a_seasonal_model_holds_the_network_that_its_configuration_names(
+    seasonal_bundle: Bundle, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    save_bundle(model, seasonal_bundle)
+    (model / "model.safetensors").rename(model / "model.onnx")
+    files = json.loads((model / "manifest.json").read_bytes())["files"]
+    files["model.onnx"] = files.pop("model.safetensors")
+    sign(model, files=files)
+    assert_refused(model, "format version 5 does not go with the other files")

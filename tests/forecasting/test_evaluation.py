@@ -74,6 +74,11 @@ def test_an_evaluation_equals_forecasting_every_window_alone(bundle: Bundle, ser
     assert_same(evaluation.metrics, slow_errors(bundle, series_set.series[0], TEST), rtol=1e-6)
 
 
+def test_so_it_does_where_channels_have_seasonal_profiles(seasonal_bundle: Bundle, series_set: SeriesSet) -> None:
+    evaluation = evaluate(seasonal_bundle, series_set, batch_size=17)
+    assert_same(evaluation.metrics, slow_errors(seasonal_bundle, series_set.series[0], TEST), rtol=1e-6)
+
+
 def test_no_window_is_dropped_whatever_the_batch_size(bundle: Bundle, series_set: SeriesSet) -> None:
     whole = evaluate(bundle, series_set, batch_size=1_000)
     for batch_size in (1, 7, whole.num_windows - 1):

@@ -83,6 +83,42 @@ def test_the_network_gets_the_last_context_in_scaled_units_and_float64(
     np.testing.assert_array_equal(context[0].numpy(), bundle.scalers[""].transform(series.values[-CONTEXT:]))
 
 
+class Nothing(nn.Module):
+    def forward(self, context: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(context[:, :STEPS])
+
+
+def test_a_network_that_expects_nothing_unusual_forecasts_what_is_usual(
+    seasonal_bundle: Bundle, make_series: Callable[..., Series]
+) -> None:
+    series = make_series(101)
+    forecast = Forecaster(replace(seasonal_bundle, network=Nothing())).forecast(series)
+    scaler = seasonal_bundle.scalers[""]
+    expected = scaler.inverse(scaler.usual(forecast.times))
+    np.testing.assert_allclose(forecast.values, expected, rtol=1e-12)
+    assert expected.std(axis=0).min() > 0.1 * scaler.deviation.min()
+
+
+def test_the_network_gets_what_is_unusual(seasonal_bundle: Bundle, make_series: Callable[..., Series]) -> None:
+    series = make_series(101)
+    forecaster = Forecaster(replace(seasonal_bundle, network=LastValue()))
+    forecaster.forecast(series)
+    (context,) = forecaster._network.contexts
+    scaler = seasonal_bundle.scalers[""]
+    unusual = scaler.transform(series.values) - scaler.usual(series.times)
+    np.testing.assert_allclose(context[0].numpy(), unusual[-CONTEXT:], rtol=1e-12, atol=1e-12)
+
+
+def test_a_series_the_model_has_not_seen_has_a_profile_of_its_own(
+    bundle: Bundle, seasonal_bundle: Bundle, make_series: Callable[..., Series]
+) -> None:
+    stranger = make_series(24 * 15, series_id="stranger", start="2021-01-04", seed=7)
+    own = Forecaster(seasonal_bundle).scaler_of(stranger)
+    assert own.to_plain() == seasonal_bundle.scalers[""].to_plain()
+    assert Forecaster(bundle).scaler_of(stranger).profile is None
+    assert Forecaster(seasonal_bundle).scaler_of(stranger, rows=slice(40)).profile is None
+
+
 def test_values_before_the_context_change_nothing(bundle: Bundle, make_series: Callable[..., Series]) -> None:
     series = make_series(101)
     forecaster = Forecaster(bundle)
