@@ -124,6 +124,7 @@ def variants_of(config: RunConfig) -> list[Variant]:
             if each != train.start
         ],
         _switched("instance norm", "model.instance_norm", model.instance_norm),
+        _switched("seasonal profile", "model.seasonal_profile", model.seasonal_profile),
         _switched("channel embedding", "model.channel_embedding", model.channel_embedding),
         Variant("one level", {"model.num_levels": 1}),
         Variant("three levels", {"model.num_levels": 3}),

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from stanhop.config import TrackingConfig
 from stanhop.errors import Code, ModelError, OutputError
 from stanhop.forecasting.bundle import Bundle, bundle_digest, load_bundle, save_bundle
+from stanhop.series.frame import Series
 from stanhop.storage import write_directory
 
 FILES = ["config.json", "manifest.json", "model.safetensors", "scaler.json"]
