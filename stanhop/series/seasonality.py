@@ -164,7 +164,8 @@ def _blocks(num_rows: int) -> Iterator[slice]:
 
 def _waves(times: pd.DatetimeIndex, harmonics: Sequence[Harmonic]) -> Values:
     """All cosines, then all sines, ``(steps, 2 * harmonics)``."""
-    day = (times - times.normalize()) / pd.Timedelta(days=1)
+    # Not what has gone by since midnight, which some zones skip.
+    day = (times.hour * 3600 + times.minute * 60 + times.second + times.microsecond / 1e6) / 86_400
     week = (times.dayofweek + day) / 7
     year = (times.dayofyear - 1 + day) / (365 + times.is_leap_year)
     angles = 2 * np.pi * np.stack([day, week, year], axis=1) @ np.array(harmonics, dtype=np.float64).T

@@ -121,6 +121,13 @@ def test_local_time_counts_and_blocks_of_rows_do_not(monkeypatch: pytest.MonkeyP
     np.testing.assert_allclose(again.at(times), profile.at(times), atol=1e-9)
 
 
+def test_a_zone_that_skips_a_midnight_has_profiles_as_well() -> None:
+    times = hours(30, start="2018-10-20 00:00", tz="America/Sao_Paulo")
+    profile = choose_profile(seasons(times)[:, :1], times, **LENGTHS)
+    assert profile is not None
+    np.testing.assert_allclose(profile.at(times), seasons(times)[:, :1], atol=0.3)
+
+
 def test_a_scaler_with_a_profile_comes_back_from_json_bit_for_bit() -> None:
     times = hours(40)
     scaler = Scaler.with_profile(7 + 5 * seasons(times), times, **LENGTHS)
