@@ -77,6 +77,15 @@ def roll(
         )
 
 
+def as_the_network_sees(forecaster: Forecaster, series: Series) -> Values:
+    """All rows of ``series``, scaled and without what is usual, ``(steps, channels)``, in the model's order.
+
+    A series that the model has not seen is scaled by its own training rows.
+    """
+    scaler = forecaster.scaler_of(series, rows=train_rows(forecaster.bundle, series))
+    return scaler.anomalies(forecaster.in_model_order(series), series.times)
+
+
 def origins_of(bundle: Bundle, series: Series, split: Split) -> range:
     """Every origin in ``split`` of ``series``, by the model's configuration.
 

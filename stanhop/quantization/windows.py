@@ -12,9 +12,9 @@ from torch import Tensor
 from stanhop.errors import Code, DataError
 from stanhop.forecasting.bundle import Bundle
 from stanhop.forecasting.forecaster import Forecaster
-from stanhop.forecasting.rolling import origins_of
+from stanhop.forecasting.rolling import as_the_network_sees, origins_of
 from stanhop.series.frame import Series, SeriesSet
-from stanhop.series.windows import Split, borders
+from stanhop.series.windows import Split
 
 CALIBRATION_BATCHES = 16
 """Batches that ranges are taken from: Bondarenko et al. 2023, arXiv:2306.12929, whose code has 16 for BERT."""
@@ -96,11 +96,8 @@ def calibration_contexts(
 def _contexts(forecaster: Forecaster, series: Series) -> np.ndarray:
     """A view of all scaled contexts, ``(origins, channels, context_length)``, from the first origin there can be."""
     forecaster.check_fits(series)
-    bundle = forecaster.bundle
-    rows = borders(len(series), bundle.config.data.split, series_id=series.id).train
-    scaler = forecaster.scaler_of(series, rows=slice(rows.start, rows.stop))
-    scaled = scaler.anomalies(forecaster.in_model_order(series), series.times)
-    view: np.ndarray = sliding_window_view(scaled, bundle.config.model.context_length, axis=0)
+    scaled = as_the_network_sees(forecaster, series)
+    view: np.ndarray = sliding_window_view(scaled, forecaster.bundle.config.model.context_length, axis=0)
     return view
 
 

@@ -18,7 +18,7 @@ from stanhop.config import TrackingConfig
 from stanhop.errors import UserError
 from stanhop.forecasting.bundle import Bundle, load_bundle
 from stanhop.forecasting.forecaster import Forecaster
-from stanhop.forecasting.rolling import origins_of
+from stanhop.forecasting.rolling import as_the_network_sees, origins_of
 from stanhop.forecasting.window_errors import WindowErrors
 from stanhop.quantization.outliers import OutlierReport, measure_outliers
 from stanhop.report.residuals import ResidualChecks, check_residuals
@@ -246,9 +246,7 @@ def _scaled_windows(forecaster: Forecaster, series: Series, origins: range) -> t
     """Scaled contexts and targets of ``origins``, ``(windows, steps, channels)`` both."""
     bundle = forecaster.bundle
     length, steps = bundle.config.model.context_length, bundle.config.model.prediction_length
-    rows = borders(len(series), bundle.config.data.split, series_id=series.id).train
-    scaler = forecaster.scaler_of(series, rows=slice(rows.start, rows.stop))
-    scaled = scaler.anomalies(forecaster.in_model_order(series), series.times)
+    scaled = as_the_network_sees(forecaster, series)
     windows = sliding_window_view(scaled, length + steps, axis=0)[origins.start - length : origins.stop - length]
     windows = windows.swapaxes(1, 2)
     return windows[:, :length], windows[:, length:]
