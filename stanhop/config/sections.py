@@ -129,6 +129,9 @@ class ModelConfig(Section):
     """Adjacent patches merged per level (coarse-graining); 1 merges none."""
     num_memories: PositiveInt = Field(default=10, le=65_536)
     """Learned memories of the layer across channels."""
+    joint_rank: int = Field(default=0, ge=0, le=16_384)
+    """Rank of a linear map from the last patch of all channels to the forecast of all, beside each channel's own; 0 has
+    none. For few channels that say much about one another."""
     separation: Literal[
         "outeffhop", "sparse_outeffhop", "softmax", "gsh", "sparsemax", "clipped_softmax", "clipped_outeffhop"
     ] = "outeffhop"
@@ -180,6 +183,7 @@ class ModelConfig(Section):
             ("gate", False),
             ("channel_embedding", False),
             ("instance_norm", False),
+            ("joint_rank", 0),
             ("num_updates", 1),
             ("head", "point"),
         ):

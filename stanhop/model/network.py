@@ -45,6 +45,7 @@ class STanHopNet(nn.Module):
         self.encoder = nn.ModuleList(EncoderLevel(config, level) for level in range(config.num_levels))
         self.read_outs = nn.ModuleList(ReadOut(config, level) for level in range(config.num_levels))
         self.direct = DirectPath(config.context_length, config.prediction_length)
+        self.joint = JointPath(config, num_channels) if config.joint_rank else None
         if config.head == "quantile":
             self.spreads = nn.ModuleList(
                 ReadOut(config, level, num_outputs=2 * len(config.levels)) for level in range(config.num_levels)
@@ -61,7 +62,7 @@ class STanHopNet(nn.Module):
             ``(batch, prediction_length, channels)`` in the dtype of ``context``.
         """
         statistics, series = self._standardized(context)
-        return _restored(self._forecast(series, self._encoded(series)), statistics, like=context)
+        return _restored(self._forecast(series, self._encoded(series), statistics), statistics, like=context)
 
     def with_bounds(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Forecast with the bounds of the quantile head.
@@ -77,7 +78,7 @@ class STanHopNet(nn.Module):
         """
         statistics, series = self._standardized(context)
         encoded = self._encoded(series)
-        forecast = self._forecast(series, encoded)
+        forecast = self._forecast(series, encoded, statistics)
         spread = torch.stack([read(patches) for read, patches in zip(self.spreads, encoded, strict=True)]).sum(0)
         sides = spread.unflatten(-1, (2, len(self.config.levels), -1))  # (batch, channels, 2, levels, steps)
         distances = functional.softplus(sides).cumsum(dim=-2).unbind(dim=2)
@@ -103,6 +104,8 @@ class STanHopNet(nn.Module):
             assert isinstance(read_out, ReadOut)
             nn.init.zeros_(read_out.linear.weight)
             nn.init.zeros_(read_out.linear.bias)
+        if self.joint is not None:
+            nn.init.zeros_(self.joint.up.weight)
 
     def _standardized(self, context: Tensor) -> tuple[InstanceStatistics | None, Tensor]:
         """Statistics of ``context`` and what the network sees of it, ``(batch, channels, context_length)``."""
@@ -117,9 +120,12 @@ class STanHopNet(nn.Module):
             encoded.append(level(encoded[-1]))
         return encoded[1:]
 
-    def _forecast(self, series: Tensor, encoded: list[Tensor]) -> Tensor:
+    def _forecast(self, series: Tensor, encoded: list[Tensor], statistics: InstanceStatistics | None) -> Tensor:
         """What ``series`` and its patches say of the future, ``(batch, channels, prediction_length)``."""
         forecast: Tensor = self.direct(series)
+        if self.joint is not None:
+            unit = None if statistics is None else statistics.deviation.to(series.dtype).transpose(1, 2)
+            forecast = forecast + self.joint(series, unit)
         for patches, read_out in zip(encoded, self.read_outs, strict=True):
             forecast = forecast + read_out(patches)
         return forecast
@@ -154,6 +160,51 @@ class DirectPath(nn.Linear):
         super().__init__(context_length, prediction_length)
         self.weight = nn.Parameter(mean_of_context(context_length, prediction_length))
         nn.init.zeros_(self.bias)
+
+
+class JointPath(nn.Module):
+    """One linear map of low rank from the last patch of all channels to the horizons of all; it starts as 0.
+
+    It works on contexts without their mean but with their spread, since a small motion of one channel may say much
+    about another.
+
+    Source: reduced-rank regression, Izenman 1975, Journal of Multivariate Analysis 5(2).
+    """
+
+    def __init__(self, config: ModelConfig, num_channels: int) -> None:
+        super().__init__()
+        self.num_channels, self.num_steps = num_channels, config.patch_length
+        num_inputs, num_outputs = num_channels * config.patch_length, num_channels * config.prediction_length
+        rank = min(config.joint_rank, num_inputs)
+        self.down = nn.Linear(num_inputs, rank, bias=False)
+        self.up = nn.Linear(rank, num_outputs, bias=False)
+        nn.init.zeros_(self.up.weight)
+
+    def forward(self, series: Tensor, unit: Tensor | None) -> Tensor:
+        """Forecast from ``series``.
+
+        Args:
+            series: ``(batch, channels, context_length)``.
+            unit: The spread that was taken away, ``(batch, channels, 1)``, if it was.
+
+        Returns:
+            ``(batch, channels, prediction_length)``, in units of ``unit``.
+        """
+        recent = series[..., -self.num_steps :]
+        if unit is None:
+            return self._mapped(recent)
+        forecast: Tensor = self._mapped(recent * unit) / torch.where(unit == 0, 1.0, unit)
+        return forecast
+
+    @torch.no_grad()
+    def begin_as(self, down: Tensor, up: Tensor) -> None:
+        """Have the map be ``up @ down``, ``(channels * prediction_length, rank)`` and ``(rank, channels * steps)``."""
+        self.down.weight.copy_(down)
+        self.up.weight.copy_(up)
+
+    def _mapped(self, recent: Tensor) -> Tensor:
+        forecast: Tensor = self.up(self.down(recent.flatten(1)))
+        return forecast.unflatten(1, (self.num_channels, -1))
 
 
 class EncoderLevel(nn.Sequential):

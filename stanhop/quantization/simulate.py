@@ -17,8 +17,8 @@ sum that a norm reads or, where the variant has none there, that would be normed
 forecast.
 
 What is not: biases, affine parts of norms, learned alphas and the scales of closed steps, which are few and cost no
-product; the statistics of instance normalisation; the outputs of the direct map and of the read-outs, whose sum is the
-forecast (their weights and inputs are rounded).
+product; the statistics of instance normalisation; the outputs of the direct map, the joint one and the read-outs, whose
+sum is the forecast (their weights and inputs are rounded).
 
 Source: Hu et al. 2024, arXiv:2404.03828; Bondarenko et al. 2023, arXiv:2306.12929.
 """
@@ -210,13 +210,16 @@ def _place_sites(network: STanHopNet | PublishedSTanHopNet, sites: _Sites) -> No
 
 
 def _place_own_sites(network: STanHopNet, sites: _Sites) -> None:
-    heads = {id(network.direct), *(id(read_out[-1]) for read_out in network.read_outs)}  # type: ignore[index]  # sequences
+    joint = network.joint
+    heads = {id(network.direct), id(joint and joint.up), *(id(read_out[-1]) for read_out in network.read_outs)}  # type: ignore[index]  # sequences
     for name, module in network.named_modules():
         if isinstance(module, ROUNDED_OUTPUTS) and id(module) not in heads:
             _round_output(module, sites, name)
     # One tensor, two readers: it is looked at once, or its running range would move twice a batch.
     _round_input(network.embedding, sites, INPUT)
     network.direct.register_forward_pre_hook(lambda _module, inputs: (sites.rounded(INPUT, inputs[0]),))
+    if joint is not None:
+        joint.register_forward_pre_hook(lambda _module, inputs: (sites.rounded(INPUT, inputs[0]), *inputs[1:]))
 
 
 def _place_published_sites(network: PublishedSTanHopNet, sites: _Sites) -> None:

@@ -1,4 +1,4 @@
-r"""What the direct path begins with: the ridge regression of all training windows, in closed form.
+r"""What the linear paths begin with: the ridge regressions of all training windows, in closed form.
 
 A context without its mean is :math:`x`, its target without that mean :math:`y` (without instance normalisation, both
 as they are). Of all linear maps the ridge regression has the least
@@ -10,13 +10,18 @@ over windows and channels, :math:`W_0` being the mean of the context. That a con
 changes nothing, since the map is linear and errors count in scaled units. The penalty :math:`\lambda` is the one with
 the least error on the validation windows.
 
-Source: Hoerl & Kennard 1970; closed forms of linear forecasters, Toner & Darlow 2024, arXiv:2403.14587.
+The joint path, where there is one, is the regression of what the direct path leaves on the last patch of all channels:
+the best of its rank (``reduced``), or nothing where no penalty makes it better than that on the validation windows.
+
+Source: Hoerl & Kennard 1970; closed forms of linear forecasters, Toner & Darlow 2024, arXiv:2403.14587; reduced rank,
+Izenman 1975, Journal of Multivariate Analysis 5(2).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 import torch
@@ -32,12 +37,15 @@ PENALTIES = tuple(10.0**exponent for exponent in range(-5, 3))
 PENALTY_UNSEEN = 0.01
 """The one where there are no validation windows."""
 LONGEST_CONTEXT = 2048
-"""Steps up to which the regression takes seconds; it takes their cube in time and their square in memory."""
+"""Steps up to which the regression takes seconds; it takes their cube in time and their square in memory. The last
+patch of all channels counts likewise."""
+SMALLEST_SPREAD = 1e-7
+"""Of inputs along an axis, relative to the largest, that is more than rounding."""
 
 
 @dataclass(frozen=True)
 class Moments:
-    r"""Means over windows and channels, in float64.
+    r"""Means over rows, in float64: a row is a window of one channel or, for the joint path, of all.
 
     Args:
         contexts: :math:`E[x x^\top]`, ``(context_length, context_length)``.
@@ -50,20 +58,17 @@ class Moments:
     targets: Tensor
 
     @classmethod
-    def of(cls, batches: Iterable[Batch], *, instance_norm: bool) -> Self:
-        """Those of ``batches``, of which there is at least one: contexts and targets, ``(batch, steps, channels)``."""
+    def of(cls, rows: Iterable[tuple[Tensor, Tensor]]) -> Self:
+        """Those of all ``rows``: inputs ``(rows, context_length)``, targets ``(rows, prediction_length)``, float64."""
         sums: list[Tensor | float] = [0.0, 0.0, 0.0]
         count = 0
-        for batch in batches:
-            context, target = (part.double() for part in batch)  # a mean taken away in float32 is not quite gone
-            level = InstanceStatistics.of(context).mean if instance_norm else 0.0
-            x, y = _rows(context - level), _rows(target - level)
+        for x, y in rows:
             sums = [one + more for one, more in zip(sums, (x.T @ x, x.T @ y, y.square().sum()), strict=True)]
             count += len(x)
         return cls(*(torch.as_tensor(one / count) for one in sums))
 
     def error(self, weight: Tensor) -> float:
-        """Mean squared error over windows, channels and steps of the map ``(prediction_length, context_length)``."""
+        """Mean squared error over rows and steps of the map ``(prediction_length, context_length)``."""
         explained = (weight @ self.contexts * weight).sum() - 2 * (weight.T * self.products).sum()
         return float((self.targets + explained) / len(weight))
 
@@ -91,10 +96,30 @@ def ridge_maps(moments: Moments, prior: Tensor, penalties: Sequence[float]) -> l
     return maps
 
 
+def reduced(weight: Tensor, moments: Moments, rank: int) -> tuple[Tensor, Tensor]:
+    """The two factors of the map of at most ``rank`` that forecasts most like ``weight``.
+
+    Args:
+        weight: ``(outputs, inputs)``.
+        moments: Of the inputs.
+        rank: At most ``inputs``.
+
+    Returns:
+        ``down`` ``(rank, inputs)`` and ``up`` ``(outputs, rank)``; the map is ``up @ down``.
+    """
+    variances, axes = torch.linalg.eigh(moments.contexts)
+    spreads = variances.clamp(min=0).sqrt()
+    along_axes = weight @ axes * spreads  # what each axis does to the forecast, per unit of its spread
+    _, directions = torch.linalg.eigh(along_axes.T @ along_axes)
+    kept = directions[:, -rank:]
+    inverse = torch.where(spreads > spreads.max() * SMALLEST_SPREAD, 1 / spreads, 0.0)
+    return (kept.T * inverse) @ axes.T, along_axes @ kept
+
+
 def begin(module: ForecastingModule, datamodule: SeriesDataModule) -> None:
     """Have the network in ``module``, and its average, begin as the linear map that ``train.start`` names, if it does.
 
-    The regression learns from the windows of the first epoch. A published network has no direct path and is left as it
+    The regressions learn from the windows of the first epoch. A published network has no direct path and is left as it
     is.
     """
     start, model = module.config.train.start, module.config.model
@@ -106,19 +131,60 @@ def begin(module: ForecastingModule, datamodule: SeriesDataModule) -> None:
     for own in (module.network, module.trained_network):
         assert isinstance(own, STanHopNet)
         own.begin_as_linear(weight)
+    if start == "ridge" and model.joint_rank and model.patch_length * datamodule.num_channels <= LONGEST_CONTEXT:
+        _begin_joint_path(module, datamodule, weight)
+
+
+def _begin_joint_path(module: ForecastingModule, datamodule: SeriesDataModule, direct: Tensor) -> None:
+    """Have the joint paths begin as the regression of what ``direct`` leaves."""
+    model = module.config.model
+    rows = partial(joint_rows, direct=direct, num_steps=model.patch_length, instance_norm=model.instance_norm)
+    train = Moments.of(rows(datamodule.train_dataloader()))
+    maps = ridge_maps(train, torch.zeros_like(train.products.T), PENALTIES)
+    if datamodule.num_windows("validation"):
+        validation = Moments.of(rows(datamodule.val_dataloader()))
+        weight = min([torch.zeros_like(maps[0]), *maps], key=validation.error)
+    else:
+        weight = maps[PENALTIES.index(PENALTY_UNSEEN)]
+    if not weight.any():
+        return
+    for own in (module.network, module.trained_network):
+        assert isinstance(own, STanHopNet)
+        assert own.joint is not None
+        down, up = reduced(weight, train, own.joint.down.out_features)
+        own.joint.begin_as(down, up)
 
 
 def _best_ridge(datamodule: SeriesDataModule, *, prior: Tensor, instance_norm: bool) -> Tensor:
     """The regression with the penalty that is best on the validation windows, in the dtype of ``prior``."""
-    train = Moments.of(datamodule.train_dataloader(), instance_norm=instance_norm)
+    train = Moments.of(own_rows(datamodule.train_dataloader(), instance_norm=instance_norm))
     if datamodule.num_windows("validation"):
-        validation = Moments.of(datamodule.val_dataloader(), instance_norm=instance_norm)
+        validation = Moments.of(own_rows(datamodule.val_dataloader(), instance_norm=instance_norm))
         best = min(ridge_maps(train, prior, PENALTIES), key=validation.error)
     else:
         (best,) = ridge_maps(train, prior, [PENALTY_UNSEEN])
     return best.to(prior.dtype)
 
 
-def _rows(part: Tensor) -> Tensor:
-    """One row for each window and channel."""
-    return part.transpose(1, 2).flatten(0, 1)
+def own_rows(batches: Iterable[Batch], *, instance_norm: bool) -> Iterator[tuple[Tensor, Tensor]]:
+    """For each batch, a row for each channel of each window: its context, and its target."""
+    for context, target in _centred(batches, instance_norm=instance_norm):
+        yield context.transpose(1, 2).flatten(0, 1), target.transpose(1, 2).flatten(0, 1)
+
+
+def joint_rows(
+    batches: Iterable[Batch], *, direct: Tensor, num_steps: int, instance_norm: bool
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """For each batch, a row for each window: the last ``num_steps`` of all channels, and what ``direct`` leaves."""
+    for context, target in _centred(batches, instance_norm=instance_norm):
+        contexts, targets = context.transpose(1, 2), target.transpose(1, 2)
+        left = targets - contexts @ direct.double().T
+        yield contexts[..., -num_steps:].flatten(1), left.flatten(1)
+
+
+def _centred(batches: Iterable[Batch], *, instance_norm: bool) -> Iterator[Batch]:
+    """Each batch in float64 (a mean taken away in float32 is not quite gone), without the mean of its context."""
+    for batch in batches:
+        context, target = (part.double() for part in batch)
+        level = InstanceStatistics.of(context).mean if instance_norm else 0.0
+        yield context - level, target - level

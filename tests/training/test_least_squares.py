@@ -14,7 +14,7 @@ from stanhop.series.frame import Series, SeriesSet
 from stanhop.series.windows import Borders, borders
 from stanhop.training import least_squares
 from stanhop.training.in_memory import fit_in_memory
-from stanhop.training.least_squares import PENALTIES, Moments, begin, ridge_maps
+from stanhop.training.least_squares import PENALTIES, Moments, begin, own_rows, ridge_maps
 from stanhop.training.lightning_module import ForecastingModule
 
 CONTEXT, STEPS = 7, 3
@@ -45,7 +45,7 @@ def test_it_is_the_least_squares_of_rows_that_pull_it_to_the_prior(norm: bool, p
     generator = torch.Generator().manual_seed(4)
     given = batches(generator)
     prior = torch.randn(STEPS, CONTEXT, generator=generator)
-    (weight,) = ridge_maps(Moments.of(given, instance_norm=norm), prior, [penalty])
+    (weight,) = ridge_maps(Moments.of(own_rows(given, instance_norm=norm)), prior, [penalty])
     x, y = rows(given, norm=norm)
     pull = np.sqrt(penalty * len(x) * (x**2).mean())  # the penalty as rows to fit as well
     fitted = np.linalg.lstsq(
@@ -60,13 +60,13 @@ def test_its_error_is_that_of_the_forecasts(norm: bool) -> None:
     given, weight = batches(generator), torch.randn(STEPS, CONTEXT, generator=generator).double()
     x, y = rows(given, norm=norm)
     expected = ((y - x @ weight.numpy().T) ** 2).mean()
-    assert Moments.of(given, instance_norm=norm).error(weight) == pytest.approx(expected, rel=1e-5)
+    assert Moments.of(own_rows(given, instance_norm=norm)).error(weight) == pytest.approx(expected, rel=1e-5)
 
 
 def test_contexts_that_never_move_leave_the_prior() -> None:
     flat = [(torch.full((4, CONTEXT, 2), 3.0), torch.full((4, STEPS, 2), 3.0))]
     prior = torch.full((STEPS, CONTEXT), 1 / CONTEXT)
-    for weight in ridge_maps(Moments.of(flat, instance_norm=True), prior, [1e-5, 1.0]):
+    for weight in ridge_maps(Moments.of(own_rows(flat, instance_norm=True)), prior, [1e-5, 1.0]):
         assert torch.equal(weight, prior.double())
 
 
@@ -85,7 +85,7 @@ def test_the_penalty_is_the_best_on_the_validation_windows(config: RunConfig, da
     module = begun(config, data)
     datamodule = SeriesDataModule(data, config)
     train, validation = (
-        Moments.of(loader, instance_norm=True)
+        Moments.of(own_rows(loader, instance_norm=True))
         for loader in (datamodule.train_dataloader(), datamodule.val_dataloader())
     )
     prior = torch.full((config.model.prediction_length, config.model.context_length), 1 / config.model.context_length)
@@ -147,7 +147,7 @@ def test_a_line_is_forecast_before_the_first_step(config: RunConfig, data: Serie
         bundle = fit_in_memory(silent, waves, borders_of=lambda series: borders(len(series), config.data.split))
         assert isinstance(bundle.network, STanHopNet)
         datamodule = SeriesDataModule(waves, silent)
-        return Moments.of(datamodule.test_dataloader(), instance_norm=True).error(
+        return Moments.of(own_rows(datamodule.test_dataloader(), instance_norm=True)).error(
             bundle.network.direct.weight.detach().double()
         )
 
@@ -164,6 +164,6 @@ def test_without_validation_windows_a_fixed_penalty_is_taken(config: RunConfig, 
     bundle = fit_in_memory(config, data, borders_of=all_rows)
     datamodule = SeriesDataModule(data, config, borders_of=all_rows)
     prior = torch.full((config.model.prediction_length, config.model.context_length), 1 / config.model.context_length)
-    moments = Moments.of(datamodule.train_dataloader(), instance_norm=True)
+    moments = Moments.of(own_rows(datamodule.train_dataloader(), instance_norm=True))
     (expected,) = ridge_maps(moments, prior, [least_squares.PENALTY_UNSEEN])
     assert torch.allclose(bundle.network.get_parameter("direct.weight").double(), expected, atol=1e-6)
