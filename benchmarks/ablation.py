@@ -48,9 +48,9 @@ class Nothing(nn.Module):
         return 0.0
 
 
-def without_direct_path(network: STanHopNet) -> None:
-    """Leave the linear map from context to horizon out."""
-    network.direct = Nothing()
+def without_linear_paths(network: STanHopNet) -> None:
+    """Leave the linear maps from context to horizon out."""
+    network.direct, network.joint = Nothing(), None
     network.begin_as_linear = MethodType(lambda self, weight: None, network)
 
 
@@ -79,7 +79,7 @@ def without_other_channels(network: STanHopNet) -> None:
 
 
 def without_encoder(network: STanHopNet) -> None:
-    """The direct path alone: a linear model."""
+    """The linear paths alone: a linear model."""
     network.encoder, network.read_outs = nn.ModuleList(), nn.ModuleList()
 
 
@@ -108,11 +108,12 @@ class Variant:
 def variants_of(config: RunConfig) -> list[Variant]:
     """Every variant of a preset, the preset itself first."""
     model, train = config.model, config.train
+    joint_rank = 0 if model.joint_rank else 64
     losses = [loss for loss in ("mae", "mse", "huber") if loss != train.loss]
     return [
         Variant("the preset"),
-        Variant("without direct path", cut=without_direct_path),
-        Variant("direct path alone", cut=without_encoder),
+        Variant("without the linear paths", cut=without_linear_paths),
+        Variant("linear paths alone", cut=without_encoder),
         Variant("without retrieval across time", cut=without_time),
         Variant("without the stage across channels", cut=without_channels),
         Variant("without learned memories", cut=without_learned_memories),
@@ -123,6 +124,7 @@ def variants_of(config: RunConfig) -> list[Variant]:
             for each in ("ridge", "mean", "random")
             if each != train.start
         ],
+        Variant(f"rank {joint_rank} of the joint path", {"model.joint_rank": joint_rank}),
         _switched("instance norm", "model.instance_norm", model.instance_norm),
         _switched("seasonal profile", "model.seasonal_profile", model.seasonal_profile),
         _switched("channel embedding", "model.channel_embedding", model.channel_embedding),

@@ -105,7 +105,7 @@ class STanHopNet(nn.Module):
             nn.init.zeros_(read_out.linear.weight)
             nn.init.zeros_(read_out.linear.bias)
         if self.joint is not None:
-            nn.init.zeros_(self.joint.up.weight)
+            self.joint.begin_as_nothing()
 
     def _standardized(self, context: Tensor) -> tuple[InstanceStatistics | None, Tensor]:
         """Statistics of ``context`` and what the network sees of it, ``(batch, channels, context_length)``."""
@@ -176,9 +176,9 @@ class JointPath(nn.Module):
         self.num_channels, self.num_steps = num_channels, config.patch_length
         num_inputs, num_outputs = num_channels * config.patch_length, num_channels * config.prediction_length
         rank = min(config.joint_rank, num_inputs)
-        self.down = nn.Linear(num_inputs, rank, bias=False)
-        self.up = nn.Linear(rank, num_outputs, bias=False)
-        nn.init.zeros_(self.up.weight)
+        self.down = nn.Linear(num_inputs, rank)
+        self.up = nn.Linear(rank, num_outputs)
+        self.begin_as_nothing()
 
     def forward(self, series: Tensor, unit: Tensor | None) -> Tensor:
         """Forecast from ``series``.
@@ -199,12 +199,19 @@ class JointPath(nn.Module):
     @torch.no_grad()
     def begin_as(self, down: Tensor, up: Tensor) -> None:
         """Have the map be ``up @ down``, ``(channels * prediction_length, rank)`` and ``(rank, channels * steps)``."""
+        self.begin_as_nothing()
         self.down.weight.copy_(down)
         self.up.weight.copy_(up)
 
+    def begin_as_nothing(self) -> None:
+        """Have it add nothing to a forecast."""
+        for weight in (self.down.bias, self.up.weight, self.up.bias):
+            nn.init.zeros_(weight)
+
     def _mapped(self, recent: Tensor) -> Tensor:
-        forecast: Tensor = self.up(self.down(recent.flatten(1)))
-        return forecast.unflatten(1, (self.num_channels, -1))
+        flat: Tensor = self.up(self.down(recent.flatten(1)))
+        forecast: Tensor = flat.unflatten(1, (self.num_channels, -1))
+        return forecast
 
 
 class EncoderLevel(nn.Sequential):

@@ -7,9 +7,9 @@ the evaluation windows; here they come from the training rows.)
 What is rounded in a ``STanHopNet``, in the order it is met:
 
 - weights: of every linear map, the learned memories and values, the positions of patches;
-- activations: the standardised context; the embedded patches; the output of every linear map, GELU and LayerNorm; the
-  scores, the weights, the read-out and the gated read-out of every retrieval; every residual sum, and the sum of the
-  two retrievals across channels.
+- activations: the standardised context, and the last patch in the units of the joint path; the embedded patches; the
+  output of every linear map, GELU and LayerNorm; the scores, the weights, the read-out and the gated read-out of every
+  retrieval; every residual sum, and the sum of the two retrievals across channels.
 
 In a published network, likewise: weights of every linear map, the learned memories and both positions; the context; the
 output of every linear map and LayerNorm, both GELUs; the scores, the weights and the read-out of every retrieval; every
@@ -219,7 +219,7 @@ def _place_own_sites(network: STanHopNet, sites: _Sites) -> None:
     _round_input(network.embedding, sites, INPUT)
     network.direct.register_forward_pre_hook(lambda _module, inputs: (sites.rounded(INPUT, inputs[0]),))
     if joint is not None:
-        joint.register_forward_pre_hook(lambda _module, inputs: (sites.rounded(INPUT, inputs[0]), *inputs[1:]))
+        _round_input(joint.down, sites, f"joint.{INPUT}")
 
 
 def _place_published_sites(network: PublishedSTanHopNet, sites: _Sites) -> None:

@@ -131,7 +131,8 @@ def begin(module: ForecastingModule, datamodule: SeriesDataModule) -> None:
     for own in (module.network, module.trained_network):
         assert isinstance(own, STanHopNet)
         own.begin_as_linear(weight)
-    if start == "ridge" and model.joint_rank and model.patch_length * datamodule.num_channels <= LONGEST_CONTEXT:
+    joint = module.network.joint
+    if start == "ridge" and joint is not None and joint.down.in_features <= LONGEST_CONTEXT:
         _begin_joint_path(module, datamodule, weight)
 
 

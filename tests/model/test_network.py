@@ -215,6 +215,7 @@ def test_the_published_networks_are_built_by_name(network: str, separation: str)
             {"network": "published_outeffhop", "instance_norm": False, "channel_embedding": True},
             "set model.channel_embedding to false",
         ),
+        ({"network": "published_outeffhop", "instance_norm": False, "joint_rank": 3}, "set model.joint_rank to 0"),
         ({"network": "published_outeffhop", "instance_norm": False, "num_updates": 2}, "set model.num_updates to 1"),
     ],
 )
@@ -260,3 +261,33 @@ def test_a_quantile_head_needs_levels_and_our_network() -> None:
     for levels in ((95.0, 80.0), (80.0, 80.0), (0.0,), (100.0,)):
         with pytest.raises(ValueError, match="must be between 0 and 100, ascending, each once"):
             changed(levels=levels)
+
+
+def test_the_joint_path_starts_as_nothing_and_leaves_the_rest_as_it_was_drawn() -> None:
+    plain, joint = network(), network(changed(joint_rank=4))
+    for name, weight in plain.state_dict().items():
+        assert torch.equal(joint.state_dict()[name], weight), name
+    assert torch.equal(joint(context()), plain(context()))
+
+
+@pytest.mark.parametrize("norm", [True, False])
+def test_the_joint_path_maps_the_last_patch_of_all_channels_in_scaled_units(norm: bool) -> None:
+    net = network(changed(joint_rank=4, instance_norm=norm), opened=True).double()
+    series = context(dtype=torch.float64) * torch.tensor([1.0, 10.0, 0.1, 1.0, 0.0])
+    whole = net(series)
+    assert net.joint is not None
+    down, up = net.joint.down, net.joint.up
+    net.joint = None
+    centred = series - series.mean(dim=1, keepdim=True) if norm else series
+    recent = centred[:, -CONFIG.patch_length :].transpose(1, 2).flatten(1)
+    reduced = recent @ down.weight.T + down.bias
+    expected = (reduced @ up.weight.T + up.bias).unflatten(1, (CHANNELS, -1)).transpose(1, 2)
+    if norm:
+        expected[..., 4] = 0  # what never moved is forecast not to move
+    torch.testing.assert_close(whole - net(series), expected)
+
+
+def test_the_joint_path_has_no_more_rank_than_inputs() -> None:
+    net = network(changed(joint_rank=1_000))
+    assert net.joint is not None
+    assert net.joint.down.out_features == CHANNELS * CONFIG.patch_length

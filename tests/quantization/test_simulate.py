@@ -58,8 +58,9 @@ def test_the_network_that_is_simulated_is_not_changed(make_network, contexts) ->
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
 
 
-def test_weights_and_activations_lie_on_their_grids(make_network, contexts) -> None:
-    simulated = simulate(make_network(), contexts, Protocol.of("w4a3"))
+@pytest.mark.parametrize("changes", [{}, {"joint_rank": 3}, {"joint_rank": 3, "instance_norm": False}])
+def test_weights_and_activations_lie_on_their_grids(make_network, contexts, changes) -> None:
+    simulated = simulate(make_network(**changes), contexts, Protocol.of("w4a3"))
     seen: dict[str, torch.Tensor] = {}
     for name, module in simulated.network.named_modules():
         if isinstance(module, torch.nn.Linear):
@@ -81,6 +82,8 @@ def test_scores_weights_read_outs_and_gates_have_ranges_of_their_own(make_networ
     assert 0 < ranges["encoder.0.0.0.change.weights"].high <= 1
     assert "input" in ranges
     assert not any(name.startswith("direct") or name == "read_outs.0.3" for name in ranges), "their sum is the forecast"
+    joint = {name for name in simulate(make_network(joint_rank=3), contexts, Protocol()).ranges if "joint" in name}
+    assert joint == {"joint.input", "joint.down"}
 
 
 def test_ranges_come_from_the_calibration_windows_alone(make_network, contexts) -> None:

@@ -14,7 +14,7 @@ from stanhop.series.frame import Series, SeriesSet
 from stanhop.series.windows import Borders, borders
 from stanhop.training import least_squares
 from stanhop.training.in_memory import fit_in_memory
-from stanhop.training.least_squares import PENALTIES, Moments, begin, own_rows, ridge_maps
+from stanhop.training.least_squares import PENALTIES, Moments, begin, own_rows, reduced, ridge_maps
 from stanhop.training.lightning_module import ForecastingModule
 
 CONTEXT, STEPS = 7, 3
@@ -167,3 +167,73 @@ def test_without_validation_windows_a_fixed_penalty_is_taken(config: RunConfig, 
     moments = Moments.of(own_rows(datamodule.train_dataloader(), instance_norm=True))
     (expected,) = ridge_maps(moments, prior, [least_squares.PENALTY_UNSEEN])
     assert torch.allclose(bundle.network.get_parameter("direct.weight").double(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("rank", [1, 3, 6])
+def test_the_map_of_a_rank_forecasts_as_much_like_the_whole_one_as_one_can(rank: int) -> None:
+    generator = torch.Generator().manual_seed(6)
+    x = torch.randn(50, 6, generator=generator).double() @ torch.diag(10.0 ** torch.arange(6).double())
+    weight = torch.randn(9, 6, generator=generator).double()
+    down, up = reduced(weight, Moments.of([(x, x)]), rank)
+    assert (down.shape, up.shape) == ((rank, 6), (9, rank))
+    fitted = x @ weight.T
+    lost = np.linalg.svd(fitted.numpy(), compute_uv=False)[rank:]
+    found = (fitted - x @ (up @ down).T).square().sum().sqrt()
+    assert float(found) == pytest.approx(np.sqrt((lost**2).sum()), rel=1e-6, abs=1e-6 * float(fitted.norm()))
+
+
+def test_inputs_that_never_move_are_left_out_of_a_reduced_map() -> None:
+    x = torch.randn(20, 3, generator=torch.Generator().manual_seed(7)).double() * torch.tensor([1.0, 0.0, 2.0])
+    weight = torch.ones(2, 3, dtype=torch.float64)
+    down, up = reduced(weight, Moments.of([(x, x)]), 3)
+    torch.testing.assert_close(x @ (up @ down).T, x @ weight.T)
+    assert down.isfinite().all()
+
+
+def followers(data: SeriesSet) -> SeriesSet:
+    """The second channel repeats the first three steps later, the third is noise."""
+    (one,) = data.series
+    noise = np.random.default_rng(9).normal(size=(len(one) + 3, 2))
+    values = np.stack([noise[3:, 0], noise[:-3, 0], noise[3:, 1]], axis=1)
+    return SeriesSet.of((Series("", one.times, values, one.channels),), data.layout)
+
+
+def joint(config: RunConfig, **model: object) -> RunConfig:
+    changes = {"joint_rank": 4, "seasonal_profile": False, **model}
+    return config.model_copy(update={"model": config.model.model_copy(update=changes)})
+
+
+@pytest.mark.parametrize("norm", [True, False])
+def test_what_one_channel_says_of_another_is_known_before_the_first_step(
+    norm: bool, config: RunConfig, data: SeriesSet
+) -> None:
+    data, config = followers(data), joint(config, instance_norm=norm)
+    module = begun(config, data)
+    error = []
+    for network in (module.network.eval(), module.trained_network.eval()):
+        with torch.no_grad():
+            parts = [
+                (network(x) - y).square().mean(dim=(0, 1)) for x, y in SeriesDataModule(data, config).test_dataloader()
+            ]
+        error.append(torch.stack(parts).mean(dim=0))
+    torch.testing.assert_close(*error)
+    assert error[0][1] < 0.4 * error[0][0]
+    assert error[0][2] > 0.7
+
+
+def test_a_joint_path_that_forecasts_no_better_begins_as_nothing(config: RunConfig, data: SeriesSet) -> None:
+    (one,) = followers(data).series
+    rows = borders(len(one), config.data.split).train
+    values = one.values.copy()
+    values[rows.stop :, 1] *= -1  # what was learned is wrong there
+    module = begun(joint(config), SeriesSet.of((Series("", one.times, values, one.channels),), data.layout))
+    assert not module.network.get_parameter("joint.up.weight").any()
+
+
+@pytest.mark.parametrize("start", ["mean", "random"])
+def test_the_joint_path_is_a_regression_where_the_direct_path_is(
+    start: str, config: RunConfig, data: SeriesSet
+) -> None:
+    train = config.train.model_copy(update={"start": start})
+    module = begun(joint(config.model_copy(update={"train": train})), followers(data))
+    assert not module.network.get_parameter("joint.up.weight").any()
