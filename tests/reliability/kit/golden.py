@@ -23,11 +23,13 @@ from stanhop.forecasting.intervals import Intervals
 from stanhop.model.int8 import Quantization
 from stanhop.quantization.int8 import quantize_bundle
 from stanhop.quantization.onnx import onnx_bundle
+from stanhop.series.seasonality import DAILY, LEVEL, YEARLY, SeasonalProfile
 from tests.reliability.kit import samples
 
 FOLDER = Path(__file__).parents[1] / "golden"
 INPUT, MODEL, FORECAST = "history.csv", "model", "forecast.csv"
 LEVELS = (80.0, 95.0)
+HARMONICS = (LEVEL, *DAILY, *YEARLY)
 
 
 def bundles(folder: Path) -> Iterator[tuple[str, Bundle]]:
@@ -42,6 +44,9 @@ def bundles(folder: Path) -> Iterator[tuple[str, Bundle]]:
     yield "int8", quantize_bundle(plain, Quantization("w8a8", "dynamic"))
     yield "intervals", dataclasses.replace(plain, intervals=intervals)
     yield "onnx", onnx_bundle(static)
+    waves = np.linspace(-1, 1, 2 * 2 * len(HARMONICS)).reshape(-1, 2)
+    scaler = dataclasses.replace(plain.scalers[""], profile=SeasonalProfile(HARMONICS, waves))
+    yield "seasonal", dataclasses.replace(plain, scalers={"": scaler})
 
 
 def write(root: Path) -> None:
