@@ -117,7 +117,7 @@ class Forecaster:
     def predict_all(self, contexts: np.ndarray) -> Prediction:
         """As ``predict``, with the bounds that the network itself forecasts, if it has a quantile head."""
         with torch.inference_mode():
-            outputs = self._network(torch.from_numpy(np.ascontiguousarray(contexts)).to(self.device))
+            outputs = self._network(torch.from_numpy(np.require(contexts, requirements=("C", "W"))).to(self.device))
         if isinstance(outputs, torch.Tensor):
             return Prediction(_numbers(outputs))
         forecast, lower, upper = map(_numbers, outputs)

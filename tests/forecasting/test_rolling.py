@@ -62,6 +62,19 @@ def test_what_is_calibrated_with_is_drawn_from_the_windows_of_the_training(
     assert all(context.float().numpy().round(4).tobytes() in known for context in drawn)
 
 
+def test_a_single_window_is_forecast_without_a_warning(
+    trained: tuple[Bundle, SeriesDataModule], series_set: SeriesSet
+) -> None:
+    bundle, _ = trained
+    (series,) = series_set.series
+    origins = origins_of(bundle, series, "test")[:1]
+    (alone,) = roll(Forecaster(bundle), series, origins, scaler=bundle.scalers[""], batch_size=1)
+    contexts, _ = _scaled_windows(Forecaster(bundle), series, origins)
+    frozen = contexts.copy()
+    frozen.flags.writeable = False
+    np.testing.assert_array_equal(Forecaster(bundle).predict(frozen), alone.forecast)
+
+
 def test_a_series_the_model_has_not_seen_is_shown_by_its_own_training_rows(
     trained: tuple[Bundle, SeriesDataModule], make_series: Callable[..., Series]
 ) -> None:
