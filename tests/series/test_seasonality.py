@@ -128,6 +128,13 @@ def test_a_zone_that_skips_a_midnight_has_profiles_as_well() -> None:
     np.testing.assert_allclose(profile.at(times), seasons(times)[:, :1], atol=0.3)
 
 
+@pytest.mark.parametrize(("year", "days"), [(2020, 366), (2021, 365)])
+def test_a_year_is_over_when_the_next_one_begins(year: int, days: int) -> None:
+    yearly = SeasonalProfile(((0, 0, 1),), np.array([[0.0], [1.0]]))  # a sine
+    times = pd.DatetimeIndex([f"{year}-01-01", f"{year}-12-31 12:00", f"{year + 1}-01-01"])
+    np.testing.assert_allclose(yearly.at(times)[:, 0], [0, -np.sin(np.pi / days), 0], atol=1e-12)
+
+
 def test_a_scaler_with_a_profile_comes_back_from_json_bit_for_bit() -> None:
     times = hours(40)
     scaler = Scaler.with_profile(7 + 5 * seasons(times), times, **LENGTHS)

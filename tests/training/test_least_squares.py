@@ -221,6 +221,19 @@ def test_what_one_channel_says_of_another_is_known_before_the_first_step(
     assert error[0][2] > 0.7
 
 
+def test_the_joint_path_learns_what_the_direct_path_leaves(config: RunConfig, data: SeriesSet) -> None:
+    """Of waves that the direct path knows it adds nothing, rather than as much again."""
+    (one,) = data.series
+    steps = np.arange(len(one))
+    values = np.stack([np.sin(2 * np.pi * steps / period) for period in (5, 6, 8)], axis=1)
+    waves = SeriesSet.of((Series("", one.times, values, one.channels),), data.layout)
+    config = joint(config)
+    network = begun(config, waves).network.eval()
+    with torch.no_grad():
+        errors = [float((network(x) - y).square().mean()) for x, y in SeriesDataModule(waves, config).test_dataloader()]
+    assert max(errors) < 1e-3
+
+
 def test_a_joint_path_that_forecasts_no_better_begins_as_nothing(config: RunConfig, data: SeriesSet) -> None:
     (one,) = followers(data).series
     rows = borders(len(one), config.data.split).train
