@@ -46,6 +46,7 @@ class STanHopNet(nn.Module):
         self.read_outs = nn.ModuleList(ReadOut(config, level) for level in range(config.num_levels))
         self.direct = DirectPath(config.context_length, config.prediction_length)
         self.joint = JointPath(config, num_channels) if config.joint_rank else None
+        self.reversion = MeanReversion(config.prediction_length) if config.mean_reversion else None
         if config.head == "quantile":
             self.spreads = nn.ModuleList(
                 ReadOut(config, level, num_outputs=2 * len(config.levels)) for level in range(config.num_levels)
@@ -62,7 +63,8 @@ class STanHopNet(nn.Module):
             ``(batch, prediction_length, channels)`` in the dtype of ``context``.
         """
         statistics, series = self._standardized(context)
-        return _restored(self._forecast(series, self._encoded(series), statistics), statistics, like=context)
+        forecast = self._forecast(series, self._encoded(series), statistics)
+        return self._reverted(_restored(forecast, statistics, like=context), statistics)
 
     def with_bounds(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Forecast with the bounds of the quantile head.
@@ -87,7 +89,9 @@ class STanHopNet(nn.Module):
         lower, upper = (_restored(bound.flatten(-2), statistics, like=context) for bound in bounds)
         levels = (len(self.config.levels), self.config.prediction_length)
         restored = _restored(forecast, statistics, like=context)
-        return restored, lower.unflatten(1, levels), upper.unflatten(1, levels)
+        outputs = (restored, lower.unflatten(1, levels), upper.unflatten(1, levels))
+        restored, lower, upper = (self._reverted(each, statistics) for each in outputs)
+        return restored, lower, upper
 
     @torch.no_grad()
     def begin_as_linear(self, weight: Tensor) -> None:
@@ -112,6 +116,14 @@ class STanHopNet(nn.Module):
         statistics = InstanceStatistics.of(context) if self.config.instance_norm else None
         series = context if statistics is None else statistics.standardize(context)
         return statistics, series.to(self.embedding.position.dtype).transpose(1, 2)
+
+    def _reverted(self, values: Tensor, statistics: InstanceStatistics | None) -> Tensor:
+        """``values`` ``(batch, ..., prediction_length, channels)`` whose level goes back to the training rows' mean."""
+        if self.reversion is None:
+            return values
+        assert statistics is not None
+        change: Tensor = self.reversion(statistics.moving_level)
+        return values + (change if values.dim() == change.dim() else change.unsqueeze(1))
 
     def _encoded(self, series: Tensor) -> list[Tensor]:
         """The patches of ``series`` after each encoder level, ``(batch, channels, patches, model_dim)``."""
@@ -160,6 +172,30 @@ class DirectPath(nn.Linear):
         super().__init__(context_length, prediction_length)
         self.weight = nn.Parameter(mean_of_context(context_length, prediction_length))
         nn.init.zeros_(self.bias)
+
+
+class MeanReversion(nn.Module):
+    """The level of a context returns to the mean of the training rows, by a share of the way for each step.
+
+    Shares are estimated before training (``training/mean_reversion.py``) and stay as they are: windows overlap so much
+    that a gradient would take what happened once for a rule.
+
+    Source: Uhlenbeck & Ornstein 1930, Physical Review 36.
+    """
+
+    share: Tensor
+
+    def __init__(self, prediction_length: int) -> None:
+        super().__init__()
+        self.register_buffer("share", torch.zeros(prediction_length))
+
+    def forward(self, level: Tensor) -> Tensor:
+        """What to add to a forecast, ``(batch, prediction_length, channels)``.
+
+        Args:
+            level: Mean of each context in scaled units, ``(batch, 1, channels)``.
+        """
+        return -self.share[:, None].to(level.dtype) * level
 
 
 class JointPath(nn.Module):
