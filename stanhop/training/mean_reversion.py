@@ -101,14 +101,14 @@ def estimated(datamodule: SeriesDataModule, direct: Tensor) -> Tensor:
     whole = _sum(blocks)
     steps = sum(direct.shape)
     gap = math.ceil(steps / spacing / (whole.count / len(blocks)))
-    trials = list(_folds(blocks, gap=gap))
+    trials = list(folds(blocks, gap=gap))
     if datamodule.num_windows("validation"):
         trials.append((whole.shares(), torch.zeros(()), _sum(_moments(datamodule.val_dataloader(), direct))))
     best = max(FACTORS, key=lambda factor: sum(held.gain(factor * shares, mean) for shares, mean, held in trials))
     return best * whole.shares()
 
 
-def _folds(blocks: Sequence[LevelMoments], *, gap: int) -> Iterator[tuple[Tensor, Tensor, LevelMoments]]:
+def folds(blocks: Sequence[LevelMoments], *, gap: int) -> Iterator[tuple[Tensor, Tensor, LevelMoments]]:
     """Shares and mean of the blocks that are ``gap`` away from a fold, and the fold; without those that leave none."""
     for fold in range(NUM_FOLDS):
         first, last = (len(blocks) * border // NUM_FOLDS for border in (fold, fold + 1))

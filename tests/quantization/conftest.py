@@ -44,6 +44,8 @@ def make_network() -> Callable[..., STanHopNet]:
             network = STanHopNet(ModelConfig(**{**SIZES, **changes}), 3)
             for parameter in network.parameters():  # also those that start at 0
                 torch.nn.init.normal_(parameter, std=0.3)
+            if network.reversion is not None:
+                torch.nn.init.uniform_(network.reversion.share)
         return network.eval().requires_grad_(False)
 
     return make
