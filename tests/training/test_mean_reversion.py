@@ -91,6 +91,28 @@ def shares_of(config: RunConfig, data: SeriesSet) -> torch.Tensor:
     return estimated(datamodule, mean_of_context(model.context_length, model.prediction_length))
 
 
+def test_they_are_the_regression_over_all_windows_of_what_the_direct_path_leaves(
+    config: RunConfig, data: SeriesSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mean_reversion, "FACTORS", (1.0,))
+    config = reverting(config)
+    values = 5 + walk(kept=0.9, seed=1, num_steps=300)
+    values[20:60, 1] = 3.0  # what does not move has no level that returns
+    given = series_of(values, data)
+    direct = torch.randn(STEPS, config.model.context_length, generator=torch.Generator().manual_seed(3)).double() / 20
+    levels, left = [], []
+    for contexts, targets in SeriesDataModule(given, config).train_dataloader():
+        for context, target in zip(contexts.double().numpy(), targets.double().numpy(), strict=True):
+            level = context.mean(0)
+            moves = np.ptp(context, axis=0) > 0
+            levels.append(np.where(moves, level, 0.0))
+            left.append(target - level - direct.numpy() @ (context - level))
+    m, r = np.stack(levels), np.stack(left)  # (windows, channels), (windows, steps, channels)
+    expected = np.clip(-(m[:, None] * r).sum((0, 2)) / (m**2).sum(), 0, 1)
+    assert expected.any()
+    np.testing.assert_allclose(estimated(SeriesDataModule(given, config), direct).numpy(), expected, rtol=1e-6)
+
+
 def test_levels_that_return_are_forecast_to_return_and_better_so(config: RunConfig, data: SeriesSet) -> None:
     config = reverting(config)
     bounded = series_of(walk(kept=0.9, seed=1), data)
