@@ -125,10 +125,7 @@ def variants_of(config: RunConfig) -> list[Variant]:
             if each != train.start
         ],
         Variant(f"rank {joint_rank} of the joint path", {"model.joint_rank": joint_rank}),
-        Variant(
-            f"{'without' if model.instance_norm else 'with'} instance norm",
-            {"model.instance_norm": not model.instance_norm, "model.mean_reversion": False},
-        ),
+        _switched("instance norm", "model.instance_norm", model.instance_norm),
         *([_switched("mean reversion", "model.mean_reversion", model.mean_reversion)] if model.instance_norm else []),
         _switched("seasonal profile", "model.seasonal_profile", model.seasonal_profile),
         _switched("channel embedding", "model.channel_embedding", model.channel_embedding),

@@ -146,9 +146,10 @@ class ModelConfig(Section):
     """Whether each channel has a learned vector in all its patches, so that the network knows which one it reads."""
     instance_norm: bool = True
     """Whether each context is standardised by its own mean and deviation, undone on the forecast."""
-    mean_reversion: bool = False
+    mean_reversion: bool = True
     """Whether the level that was taken away by that returns to the mean of the training rows, by a share for each step
-    that is estimated on training and validation windows. For series that keep within bounds, many steps ahead."""
+    that is estimated on training and validation windows: 0 where levels do not return. Without instance_norm there is
+    nothing to return, and this has no say."""
     seasonal_profile: bool = True
     """Whether what a channel usually is at that time of the day, week and year is taken away first and added to the
     forecast, where the training rows cover the period twice and forecast each other better by it."""
@@ -165,8 +166,6 @@ class ModelConfig(Section):
             )
         if self.model_dim % self.num_heads:
             raise ValueError(f"num_heads ({self.num_heads}) must divide model_dim ({self.model_dim})")
-        if self.mean_reversion and not self.instance_norm:
-            raise ValueError("mean_reversion needs instance_norm: without it the network sees the level itself")
         return self
 
     @model_validator(mode="after")
@@ -189,7 +188,6 @@ class ModelConfig(Section):
             ("channel_embedding", False),
             ("instance_norm", False),
             ("joint_rank", 0),
-            ("mean_reversion", False),
             ("num_updates", 1),
             ("head", "point"),
         ):

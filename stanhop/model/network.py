@@ -46,7 +46,8 @@ class STanHopNet(nn.Module):
         self.read_outs = nn.ModuleList(ReadOut(config, level) for level in range(config.num_levels))
         self.direct = DirectPath(config.context_length, config.prediction_length)
         self.joint = JointPath(config, num_channels) if config.joint_rank else None
-        self.reversion = MeanReversion(config.prediction_length) if config.mean_reversion else None
+        reverts = config.instance_norm and config.mean_reversion
+        self.reversion = MeanReversion(config.prediction_length) if reverts else None
         if config.head == "quantile":
             self.spreads = nn.ModuleList(
                 ReadOut(config, level, num_outputs=2 * len(config.levels)) for level in range(config.num_levels)
@@ -178,16 +179,30 @@ class MeanReversion(nn.Module):
     """The level of a context returns to the mean of the training rows, by a share of the way for each step.
 
     Shares are estimated before training (``training/mean_reversion.py``) and stay as they are: windows overlap so much
-    that a gradient would take what happened once for a rule.
+    that a gradient would take what happened once for a rule. A level beyond all that were seen returns no further than
+    the farthest of those, so that a series that has moved for good, or an absurd value, is not answered by another one.
 
     Source: Uhlenbeck & Ornstein 1930, Physical Review 36.
     """
 
     share: Tensor
+    farthest: Tensor
 
     def __init__(self, prediction_length: int) -> None:
         super().__init__()
         self.register_buffer("share", torch.zeros(prediction_length))
+        self.register_buffer("farthest", torch.zeros(()))
+
+    @torch.no_grad()
+    def begin_as(self, share: Tensor, farthest: Tensor) -> None:
+        """Take over what was estimated.
+
+        Args:
+            share: Of the way back that the level has gone at each step, 0 to 1, ``(prediction_length,)``.
+            farthest: The largest magnitude of a level that was seen, in scaled units, a scalar.
+        """
+        self.share.copy_(share)
+        self.farthest.copy_(farthest)
 
     def forward(self, level: Tensor) -> Tensor:
         """What to add to a forecast, ``(batch, prediction_length, channels)``.
@@ -195,7 +210,8 @@ class MeanReversion(nn.Module):
         Args:
             level: Mean of each context in scaled units, ``(batch, 1, channels)``.
         """
-        return -self.share[:, None].to(level.dtype) * level
+        farthest = self.farthest.to(level.dtype)
+        return -self.share[:, None].to(level.dtype) * level.clamp(-farthest, farthest)
 
 
 class JointPath(nn.Module):

@@ -124,13 +124,14 @@ def begin(module: ForecastingModule, datamodule: SeriesDataModule) -> None:
     the start is, beside the ridge regression. A published network has neither and is left as it is.
     """
     start, model = module.config.train.start, module.config.model
-    if not isinstance(module.network, STanHopNet) or (start == "random" and not model.mean_reversion):
+    if not isinstance(module.network, STanHopNet):
         return
+    reverts = module.network.reversion is not None
     mean = ridge = mean_of_context(model.context_length, model.prediction_length)
-    if (start == "ridge" or model.mean_reversion) and model.context_length <= LONGEST_CONTEXT:
+    if (start == "ridge" or reverts) and model.context_length <= LONGEST_CONTEXT:
         ridge = _best_ridge(datamodule, prior=mean, instance_norm=model.instance_norm)
-    if model.mean_reversion:
-        _set_shares(module, mean_reversion.estimated(datamodule, ridge))
+    if reverts:
+        _begin_reversion(module, *mean_reversion.estimated(datamodule, ridge))
     if start == "random":
         return
     weight = ridge if start == "ridge" else mean
@@ -142,11 +143,11 @@ def begin(module: ForecastingModule, datamodule: SeriesDataModule) -> None:
         _begin_joint_path(module, datamodule, weight)
 
 
-def _set_shares(module: ForecastingModule, shares: Tensor) -> None:
+def _begin_reversion(module: ForecastingModule, share: Tensor, farthest: Tensor) -> None:
     for own in (module.network, module.trained_network):
         assert isinstance(own, STanHopNet)
         assert own.reversion is not None
-        own.reversion.share.copy_(shares)
+        own.reversion.begin_as(share, farthest)
 
 
 def _begin_joint_path(module: ForecastingModule, datamodule: SeriesDataModule, direct: Tensor) -> None:

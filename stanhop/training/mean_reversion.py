@@ -41,6 +41,7 @@ class LevelMoments:
         square: Of its square, ``(channels,)``.
         left: Of what is left to forecast, ``(channels, prediction_length)``.
         product: Of that times the level, ``(channels, prediction_length)``.
+        farthest: The largest magnitude of a level, a scalar and no sum.
     """
 
     count: int
@@ -48,12 +49,13 @@ class LevelMoments:
     square: Tensor
     left: Tensor
     product: Tensor
+    farthest: Tensor
 
     @classmethod
     def of(cls, level: Tensor, left: Tensor) -> Self:
         """Those of levels ``(windows, channels)`` and what is left, ``(windows, channels, prediction_length)``."""
         product = (level[..., None] * left).sum(0)
-        return cls(len(level), level.sum(0), level.square().sum(0), left.sum(0), product)
+        return cls(len(level), level.sum(0), level.square().sum(0), left.sum(0), product, level.abs().amax())
 
     def __add__(self, other: LevelMoments) -> LevelMoments:
         return LevelMoments(
@@ -62,6 +64,7 @@ class LevelMoments:
             self.square + other.square,
             self.left + other.left,
             self.product + other.product,
+            torch.maximum(self.farthest, other.farthest),
         )
 
     @property
@@ -86,15 +89,16 @@ class LevelMoments:
         return square.sum().clamp(min=0), (self.product - mean[:, None] * self.left).sum(0)
 
 
-def estimated(datamodule: SeriesDataModule, direct: Tensor) -> Tensor:
-    """The shares for windows of ``datamodule``.
+def estimated(datamodule: SeriesDataModule, direct: Tensor) -> tuple[Tensor, Tensor]:
+    """What a ``MeanReversion`` for windows of ``datamodule`` begins as, and stays.
 
     Args:
         datamodule: Where the windows are.
         direct: The linear map of a context without its mean, ``(prediction_length, context_length)``.
 
     Returns:
-        ``(prediction_length,)``, float64; 0 where returning makes no forecast better.
+        Shares, ``(prediction_length,)``, 0 where returning makes no forecast better; and the largest magnitude of a
+        level in the training windows, a scalar. Both are float64.
     """
     windows, spacing = datamodule.ordered_train_windows()
     blocks = list(_blocks(windows, len(windows), direct))
@@ -105,7 +109,7 @@ def estimated(datamodule: SeriesDataModule, direct: Tensor) -> Tensor:
     if datamodule.num_windows("validation"):
         trials.append((whole.shares(), torch.zeros(()), _sum(_moments(datamodule.val_dataloader(), direct))))
     best = max(FACTORS, key=lambda factor: sum(held.gain(factor * shares, mean) for shares, mean, held in trials))
-    return best * whole.shares()
+    return best * whole.shares(), whole.farthest
 
 
 def folds(blocks: Sequence[LevelMoments], *, gap: int) -> Iterator[tuple[Tensor, Tensor, LevelMoments]]:

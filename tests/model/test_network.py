@@ -24,6 +24,7 @@ CONFIG = ModelConfig(
     num_levels=3,
     num_memories=7,
     channel_embedding=False,
+    mean_reversion=False,
 )
 
 
@@ -303,8 +304,10 @@ def test_the_level_returns_by_its_share_bounds_and_all(head: str) -> None:
     x[..., 2] = 7.0  # what never moved is forecast not to move
     assert torch.equal(reverting(x), plain(x))  # by nothing, before it is estimated
     shares = torch.linspace(0, 1, 11)
-    reverting.reversion.share.copy_(shares)
-    change = -shares.double()[:, None] * x.mean(dim=1, keepdim=True)
+    reverting.reversion.begin_as(shares, torch.tensor(3.1))
+    levels = x.mean(dim=1, keepdim=True)
+    assert levels[..., :2].min() < 3.1 < levels[..., :2].max()  # some are beyond those that were seen
+    change = -shares.double()[:, None] * levels.clamp(max=torch.tensor(3.1).double())
     change[..., 2] = 0
     torch.testing.assert_close(reverting(x) - plain(x), change)
     if head == "quantile":
@@ -313,9 +316,8 @@ def test_the_level_returns_by_its_share_bounds_and_all(head: str) -> None:
             torch.testing.assert_close(found - before, moved.expand_as(found))
 
 
-def test_mean_reversion_adds_nothing_that_learns_and_needs_instance_normalisation() -> None:
+def test_mean_reversion_adds_nothing_that_learns_and_is_for_instance_normalisation() -> None:
     plain, reverting = network(), network(changed(mean_reversion=True))
     assert dict(plain.named_parameters()).keys() == dict(reverting.named_parameters()).keys()
-    assert reverting.state_dict().keys() - plain.state_dict().keys() == {"reversion.share"}
-    with pytest.raises(ValueError, match="mean_reversion needs instance_norm: without it the network sees the level"):
-        changed(mean_reversion=True, instance_norm=False)
+    assert reverting.state_dict().keys() - plain.state_dict().keys() == {"reversion.share", "reversion.farthest"}
+    assert network(changed(mean_reversion=True, instance_norm=False)).reversion is None

@@ -45,7 +45,7 @@ def make_network() -> Callable[..., STanHopNet]:
             for parameter in network.parameters():  # also those that start at 0
                 torch.nn.init.normal_(parameter, std=0.3)
             if network.reversion is not None:
-                torch.nn.init.uniform_(network.reversion.share)
+                network.reversion.begin_as(torch.rand(SIZES["prediction_length"]), torch.tensor(0.1))
         return network.eval().requires_grad_(False)
 
     return make

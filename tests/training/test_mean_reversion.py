@@ -88,7 +88,8 @@ def shares_of(config: RunConfig, data: SeriesSet) -> torch.Tensor:
     """Beside a direct path that forecasts the mean of the context."""
     model = config.model
     datamodule = SeriesDataModule(data, config)
-    return estimated(datamodule, mean_of_context(model.context_length, model.prediction_length))
+    shares, _ = estimated(datamodule, mean_of_context(model.context_length, model.prediction_length))
+    return shares
 
 
 def test_they_are_the_regression_over_all_windows_of_what_the_direct_path_leaves(
@@ -110,7 +111,9 @@ def test_they_are_the_regression_over_all_windows_of_what_the_direct_path_leaves
     m, r = np.stack(levels), np.stack(left)  # (windows, channels), (windows, steps, channels)
     expected = np.clip(-(m[:, None] * r).sum((0, 2)) / (m**2).sum(), 0, 1)
     assert expected.any()
-    np.testing.assert_allclose(estimated(SeriesDataModule(given, config), direct).numpy(), expected, rtol=1e-6)
+    shares, farthest = estimated(SeriesDataModule(given, config), direct)
+    np.testing.assert_allclose(shares.numpy(), expected, rtol=1e-6)
+    assert float(farthest) == pytest.approx(np.abs(m).max())
 
 
 def test_levels_that_return_are_forecast_to_return_and_better_so(config: RunConfig, data: SeriesSet) -> None:
@@ -166,7 +169,7 @@ def test_without_validation_windows_the_folds_of_the_training_windows_decide(
         bounded, config, borders_of=lambda series: Borders(range(len(series)), range(0), range(0))
     )
     mean = mean_of_context(config.model.context_length, config.model.prediction_length)
-    assert estimated(datamodule, mean).all()
+    assert estimated(datamodule, mean)[0].all()
 
 
 def test_few_windows_that_can_hold_none_out_give_no_share(config: RunConfig, data: SeriesSet) -> None:
@@ -176,7 +179,7 @@ def test_few_windows_that_can_hold_none_out_give_no_share(config: RunConfig, dat
         short, config, borders_of=lambda series: Borders(range(len(series)), range(0), range(0))
     )
     mean = mean_of_context(config.model.context_length, config.model.prediction_length)
-    assert not estimated(datamodule, mean).any()
+    assert not estimated(datamodule, mean)[0].any()
 
 
 @pytest.mark.parametrize("gap", [0, 2])
@@ -237,6 +240,7 @@ def test_a_network_and_its_average_begin_with_the_shares_and_else_as_without(
         assert isinstance(network, STanHopNet)
         state = network.state_dict()
         assert state.pop("reversion.share").all()
+        assert state.pop("reversion.farthest") > 0
         assert state.keys() == expected.keys()
         assert all(torch.equal(weight, expected[name]) for name, weight in state.items())
 
