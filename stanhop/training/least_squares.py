@@ -129,7 +129,7 @@ def begin(module: ForecastingModule, datamodule: SeriesDataModule) -> None:
     reverts = module.network.reversion is not None
     mean = ridge = mean_of_context(model.context_length, model.prediction_length)
     if (start == "ridge" or reverts) and model.context_length <= LONGEST_CONTEXT:
-        ridge = _best_ridge(datamodule, prior=mean, instance_norm=model.instance_norm)
+        ridge = best_ridge(datamodule, prior=mean, instance_norm=model.instance_norm)
     if reverts:
         _begin_reversion(module, *mean_reversion.estimated(datamodule, ridge))
     if start == "random":
@@ -170,7 +170,7 @@ def _begin_joint_path(module: ForecastingModule, datamodule: SeriesDataModule, d
         own.joint.begin_as(down, up)
 
 
-def _best_ridge(datamodule: SeriesDataModule, *, prior: Tensor, instance_norm: bool) -> Tensor:
+def best_ridge(datamodule: SeriesDataModule, *, prior: Tensor, instance_norm: bool) -> Tensor:
     """The regression with the penalty that is best on the validation windows, in the dtype of ``prior``."""
     train = Moments.of(own_rows(datamodule.train_dataloader(), instance_norm=instance_norm))
     if datamodule.num_windows("validation"):

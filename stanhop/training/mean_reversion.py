@@ -6,9 +6,11 @@ map of the context without its mean leaves of step :math:`l`, the share is the r
     :math:`s_l = -E[m\,r_l] / E[m^2]`, at least 0 and at most 1,
 
 over windows and channels, times one factor for all steps. A short record makes levels seem to return faster than they
-do (its own mean is what they return to; Kendall 1954, Biometrika 41), so the factor is the one with the least error on
-windows that had no part in the regression: the validation windows, and each quarter of the training windows by those
-that share no row with it. It may be 0.
+do (its own mean is what they return to; Kendall 1954, Biometrika 41), so the factor is judged by windows that had no
+part in the regression: the validation windows, and each quarter of the training windows by those that share no row with
+it. These are few and differ much, so of all factors it is the smallest that is not worse than the best by more than one
+standard error of that difference (Breiman et al. 1984, Classification and Regression Trees, 3.4.3). It may be 0.
+``benchmarks/mean_reversion.py`` compares that with taking the best.
 """
 
 from __future__ import annotations
@@ -100,16 +102,42 @@ def estimated(datamodule: SeriesDataModule, direct: Tensor) -> tuple[Tensor, Ten
         Shares, ``(prediction_length,)``, 0 where returning makes no forecast better; and the largest magnitude of a
         level in the training windows, a scalar. Both are float64.
     """
+    whole, gains = tried(datamodule, direct)
+    return factor(gains) * whole.shares(), whole.farthest
+
+
+def tried(datamodule: SeriesDataModule, direct: Tensor) -> tuple[LevelMoments, Tensor]:
+    """Moments of the training windows, and what each of ``FACTORS`` gains where windows are held out.
+
+    Args:
+        datamodule: Where the windows are.
+        direct: The linear map of a context without its mean, ``(prediction_length, context_length)``.
+
+    Returns:
+        The moments, and by how much the squared error of a window gets smaller, ``(trials, factors)``.
+    """
     windows, spacing = datamodule.ordered_train_windows()
     blocks = list(_blocks(windows, len(windows), direct))
     whole = _sum(blocks)
-    steps = sum(direct.shape)
-    gap = math.ceil(steps / spacing / (whole.count / len(blocks)))
+    gap = math.ceil(sum(direct.shape) / spacing / (whole.count / len(blocks)))
     trials = list(folds(blocks, gap=gap))
     if datamodule.num_windows("validation"):
-        trials.append((whole.shares(), torch.zeros(()), _sum(_moments(datamodule.val_dataloader(), direct))))
-    best = max(FACTORS, key=lambda factor: sum(held.gain(factor * shares, mean) for shares, mean, held in trials))
-    return best * whole.shares(), whole.farthest
+        trials.append((whole.shares(), torch.zeros(()), _sum(moments(datamodule.val_dataloader(), direct))))
+    gains = [[held.gain(each * shares, mean) / held.count for each in FACTORS] for shares, mean, held in trials]
+    return whole, torch.tensor(gains).view(-1, len(FACTORS))
+
+
+def factor(gains: Tensor) -> float:
+    """The smallest of ``FACTORS`` that is the best of them but for one standard error; 0 if nothing was tried.
+
+    Args:
+        gains: What each makes the squared error of a window smaller by, ``(trials, factors)``.
+    """
+    if not len(gains):
+        return 0.0
+    behind = gains[:, gains.mean(0).argmax(), None] - gains
+    error = behind.std(0) / math.sqrt(len(gains)) if len(gains) > 1 else torch.zeros(len(FACTORS))
+    return FACTORS[int((behind.mean(0) <= error).int().argmax())]
 
 
 def folds(blocks: Sequence[LevelMoments], *, gap: int) -> Iterator[tuple[Tensor, Tensor, LevelMoments]]:
@@ -124,18 +152,18 @@ def folds(blocks: Sequence[LevelMoments], *, gap: int) -> Iterator[tuple[Tensor,
 
 def _blocks(windows: Iterable[Batch], num_batches: int, direct: Tensor) -> Iterator[LevelMoments]:
     """Moments of as many consecutive batches as make ``NUM_BLOCKS`` of all."""
-    moments = _moments(windows, direct)
-    for chunk in _in_chunks(moments, math.ceil(num_batches / NUM_BLOCKS)):
+    batches = moments(windows, direct)
+    for chunk in _in_chunks(batches, math.ceil(num_batches / NUM_BLOCKS)):
         yield _sum(chunk)
 
 
-def _in_chunks(moments: Iterator[LevelMoments], size: int) -> Iterator[list[LevelMoments]]:
-    while chunk := list(itertools.islice(moments, size)):
+def _in_chunks(batches: Iterator[LevelMoments], size: int) -> Iterator[list[LevelMoments]]:
+    while chunk := list(itertools.islice(batches, size)):
         yield chunk
 
 
-def _moments(windows: Iterable[Batch], direct: Tensor) -> Iterator[LevelMoments]:
-    """Of each batch."""
+def moments(windows: Iterable[Batch], direct: Tensor) -> Iterator[LevelMoments]:
+    """Those of each batch of ``windows``; ``direct`` as in ``tried``."""
     for batch in windows:
         context, target = (part.double() for part in batch)
         statistics = InstanceStatistics.of(context)

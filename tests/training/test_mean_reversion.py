@@ -116,6 +116,19 @@ def test_they_are_the_regression_over_all_windows_of_what_the_direct_path_leaves
     assert float(farthest) == pytest.approx(np.abs(m).max())
 
 
+def test_the_factor_is_the_smallest_that_may_be_the_best() -> None:
+    factors = torch.tensor(mean_reversion.FACTORS)
+    sure = -(factors - 0.8).square() + 0.64  # gains of every trial
+    assert mean_reversion.factor(sure.repeat(5, 1)) == 0.8
+    assert mean_reversion.factor(sure[None]) == 0.8
+    slopes = torch.tensor([1.0, -0.2, 0.6, 0.1, -0.1])[:, None]  # 0.28 on average, with a standard error of 0.23
+    assert mean_reversion.factor(slopes * factors) == 1.0
+    assert mean_reversion.factor((slopes - 0.1) * factors) == 0.0
+    assert mean_reversion.factor(sure + 1.4 * (slopes - 0.28) * factors) == 0.5
+    assert mean_reversion.factor(-sure.repeat(5, 1)) == 0.0
+    assert mean_reversion.factor(torch.zeros(0, len(factors))) == 0.0
+
+
 def test_levels_that_return_are_forecast_to_return_and_better_so(config: RunConfig, data: SeriesSet) -> None:
     config = reverting(config)
     bounded = series_of(walk(kept=0.9, seed=1), data)
