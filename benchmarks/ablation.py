@@ -126,7 +126,6 @@ def variants_of(config: RunConfig) -> list[Variant]:
         ],
         Variant(f"rank {joint_rank} of the joint path", {"model.joint_rank": joint_rank}),
         _switched("instance norm", "model.instance_norm", model.instance_norm),
-        *([_switched("mean reversion", "model.mean_reversion", model.mean_reversion)] if model.instance_norm else []),
         _switched("seasonal profile", "model.seasonal_profile", model.seasonal_profile),
         _switched("channel embedding", "model.channel_embedding", model.channel_embedding),
         Variant("one level", {"model.num_levels": 1}),

@@ -30,7 +30,6 @@ from torch import Tensor
 from stanhop.model.network import STanHopNet, mean_of_context
 from stanhop.model.normalization import InstanceStatistics
 from stanhop.series.datamodule import Batch, SeriesDataModule
-from stanhop.training import mean_reversion
 from stanhop.training.lightning_module import ForecastingModule
 
 PENALTIES = tuple(10.0**exponent for exponent in range(-5, 3))
@@ -120,34 +119,21 @@ def reduced(weight: Tensor, moments: Moments, rank: int) -> tuple[Tensor, Tensor
 def begin(module: ForecastingModule, datamodule: SeriesDataModule) -> None:
     """Have the network in ``module``, and its average, begin as the linear map that ``train.start`` names, if it does.
 
-    The regressions learn from the windows of the first epoch. How far levels return to their mean is estimated whatever
-    the start is, beside the ridge regression. A published network has neither and is left as it is.
+    The regressions learn from the windows of the first epoch. A published network has no direct path and is left as it
+    is.
     """
     start, model = module.config.train.start, module.config.model
-    if not isinstance(module.network, STanHopNet):
+    if start == "random" or not isinstance(module.network, STanHopNet):
         return
-    reverts = module.network.reversion is not None
-    mean = ridge = mean_of_context(model.context_length, model.prediction_length)
-    if (start == "ridge" or reverts) and model.context_length <= LONGEST_CONTEXT:
-        ridge = best_ridge(datamodule, prior=mean, instance_norm=model.instance_norm)
-    if reverts:
-        _begin_reversion(module, *mean_reversion.estimated(datamodule, ridge))
-    if start == "random":
-        return
-    weight = ridge if start == "ridge" else mean
+    weight = mean_of_context(model.context_length, model.prediction_length)
+    if start == "ridge" and model.context_length <= LONGEST_CONTEXT:
+        weight = _best_ridge(datamodule, prior=weight, instance_norm=model.instance_norm)
     for own in (module.network, module.trained_network):
         assert isinstance(own, STanHopNet)
         own.begin_as_linear(weight)
     joint = module.network.joint
     if start == "ridge" and joint is not None and joint.down.in_features <= LONGEST_CONTEXT:
         _begin_joint_path(module, datamodule, weight)
-
-
-def _begin_reversion(module: ForecastingModule, share: Tensor, farthest: Tensor) -> None:
-    for own in (module.network, module.trained_network):
-        assert isinstance(own, STanHopNet)
-        assert own.reversion is not None
-        own.reversion.begin_as(share, farthest)
 
 
 def _begin_joint_path(module: ForecastingModule, datamodule: SeriesDataModule, direct: Tensor) -> None:
@@ -170,7 +156,7 @@ def _begin_joint_path(module: ForecastingModule, datamodule: SeriesDataModule, d
         own.joint.begin_as(down, up)
 
 
-def best_ridge(datamodule: SeriesDataModule, *, prior: Tensor, instance_norm: bool) -> Tensor:
+def _best_ridge(datamodule: SeriesDataModule, *, prior: Tensor, instance_norm: bool) -> Tensor:
     """The regression with the penalty that is best on the validation windows, in the dtype of ``prior``."""
     train = Moments.of(own_rows(datamodule.train_dataloader(), instance_norm=instance_norm))
     if datamodule.num_windows("validation"):

@@ -20,12 +20,6 @@ from stanhop.training.lightning_module import ForecastingModule
 CONTEXT, STEPS = 7, 3
 
 
-@pytest.fixture
-def config(config: RunConfig) -> RunConfig:
-    """Without mean reversion, which has tests of its own."""
-    return config.model_copy(update={"model": config.model.model_copy(update={"mean_reversion": False})})
-
-
 def batches(generator: torch.Generator, sizes: tuple[int, ...] = (5, 4, 2)) -> list[tuple[Tensor, Tensor]]:
     """Contexts and targets of 2 channels, far from 0."""
     made = [3 + torch.randn(size, CONTEXT + STEPS, 2, generator=generator) for size in sizes]

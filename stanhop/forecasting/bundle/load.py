@@ -62,7 +62,7 @@ def load_bundle(path: Path | str) -> Bundle:
 
 def assemble(manifest: Manifest, contents: Mapping[str, bytes], *, directory: Path) -> Bundle:
     """A bundle of files whose checksums are right; ``directory`` names them in errors."""
-    config = _as_it_was_meant(validated(BundleConfig, contents[CONFIG], file=directory / CONFIG))
+    config = validated(BundleConfig, contents[CONFIG], file=directory / CONFIG)
     scalers = _parse_scalers(contents[SCALERS], config, file=directory / SCALERS)
     version = format_version(config.quantization, scalers, has_intervals=INTERVALS in contents)
     if version != manifest.format_version or network_file_name(config.quantization) not in contents:
@@ -82,15 +82,6 @@ def assemble(manifest: Manifest, contents: Mapping[str, bytes], *, directory: Pa
         quantization=None if config.quantization is None else Quantization(**config.quantization.model_dump()),
         intervals=intervals,
     )
-
-
-def _as_it_was_meant(config: BundleConfig) -> BundleConfig:
-    """``config`` without what is a default today and was not there when it was written."""
-    model = config.run.model
-    if "mean_reversion" in model.model_fields_set:
-        return config
-    run = config.run.model_copy(update={"model": model.model_copy(update={"mean_reversion": False})})
-    return config.model_copy(update={"run": run})
 
 
 def _parse_intervals(content: bytes, config: BundleConfig, file: Path) -> Intervals:

@@ -8,7 +8,6 @@ there is never written again.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +21,6 @@ from stanhop.forecasting.batch import forecast_files
 from stanhop.forecasting.bundle import Bundle, load_bundle, save_bundle
 from stanhop.forecasting.intervals import Intervals
 from stanhop.model.int8 import Quantization
-from stanhop.model.network import STanHopNet
 from stanhop.quantization.int8 import quantize_bundle
 from stanhop.quantization.onnx import onnx_bundle
 from stanhop.series.seasonality import DAILY, LEVEL, YEARLY, SeasonalProfile
@@ -46,11 +44,6 @@ def bundles(folder: Path) -> Iterator[tuple[str, Bundle]]:
     yield "int8", quantize_bundle(plain, Quantization("w8a8", "dynamic"))
     yield "intervals", dataclasses.replace(plain, intervals=intervals)
     yield "onnx", onnx_bundle(static)
-    network = copy.deepcopy(plain.network)
-    assert isinstance(network, STanHopNet)
-    assert network.reversion is not None
-    network.reversion.begin_as(torch.linspace(0.1, 0.9, samples.STEPS), torch.tensor(0.5))
-    yield "reverting", dataclasses.replace(plain, network=network)
     waves = np.linspace(-1, 1, 2 * 2 * len(HARMONICS)).reshape(-1, 2)
     scaler = dataclasses.replace(plain.scalers[""], profile=SeasonalProfile(HARMONICS, waves))
     yield "seasonal", dataclasses.replace(plain, scalers={"": scaler})
