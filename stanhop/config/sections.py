@@ -218,6 +218,9 @@ class TrainConfig(Section):
     start: Literal["ridge", "mean", "random"] = "ridge"
     """What the network begins as: the ridge regression of the training windows, its penalty chosen on the validation
     windows (up to a context of 2,048 steps); the mean of the context; or that and what untrained read-outs add."""
+    stacking: bool = True
+    """Whether the trained network is combined with the ridge regression in the proportion that forecasts the validation
+    windows best (up to a context of 2,048 steps)."""
     seed: NonNegativeInt = Field(default=1, le=2**32 - 1)
     """Seed of weights, order of windows and dropout."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

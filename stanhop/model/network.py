@@ -107,6 +107,25 @@ class STanHopNet(nn.Module):
         if self.joint is not None:
             self.joint.begin_as_nothing()
 
+    @torch.no_grad()
+    def shrink_towards(self, weight: Tensor, share: float) -> None:
+        """Have it forecast ``share`` of what it does now, and the rest of what a linear map makes of the context.
+
+        Bounds of the quantile head stay where they are beside the forecast.
+
+        Args:
+            weight: The map, as in ``begin_as_linear``.
+            share: 0 to 1; 1 leaves every bit.
+        """
+        if share == 1:
+            return
+        self.direct.weight.mul_(share).add_(weight, alpha=1 - share)
+        maps = [read_out.linear for read_out in self.read_outs if isinstance(read_out, ReadOut)]
+        if self.joint is not None:
+            maps.append(self.joint.up)
+        for scaled in (self.direct.bias, *(part for each in maps for part in (each.weight, each.bias))):
+            scaled.mul_(share)
+
     def _standardized(self, context: Tensor) -> tuple[InstanceStatistics | None, Tensor]:
         """Statistics of ``context`` and what the network sees of it, ``(batch, channels, context_length)``."""
         statistics = InstanceStatistics.of(context) if self.config.instance_norm else None

@@ -46,6 +46,7 @@ from stanhop.training.outcome import (
 )
 from stanhop.training.progress import Progress, Terminal
 from stanhop.training.saving import Saver
+from stanhop.training.stacking import Stacking, stack
 
 logger = logging.getLogger(__name__)
 
@@ -183,11 +184,13 @@ def _run(task: _Task, store: Store | None, *, checkpoint: Path | None) -> FitRes
         run.log_data(task.series_set, name=_dataset(config), source=config.data.source)
         run.log_file(run_path / CONFIG)
         module, journal = _train(task, run, checkpoint)
+        bundle, stacking = _bundle(task, module)
         metrics = write_outcome(
             run_path,
-            _bundle(task, module),
+            bundle,
             task.series_set,
             journal,
+            stacking,
             stop_if_asked=lambda: task.signals.stop_if_received("after the last epoch", can_resume=True),
         )
         run.log_metrics(metrics, step=journal.best.epoch)
@@ -255,10 +258,16 @@ def _trainer(
     )
 
 
-def _bundle(task: _Task, module: ForecastingModule) -> Bundle:
-    """The model with the weights of the best epoch."""
+def _bundle(task: _Task, module: ForecastingModule) -> tuple[Bundle, Stacking | None]:
+    """The model with the weights of the best epoch, and in what proportion they are combined with the regression."""
     module.load_state_dict(task.folder.best_weights())
-    return Bundle(
+    stacking = stack(module.trained_network, task.datamodule)
+    if stacking is not None and task.shows_progress:
+        Terminal().line(
+            f"{stacking.share:.0%} network, {1 - stacking.share:.0%} ridge regression forecast the validation windows "
+            f"best: val/loss {stacking.validation_loss:.4f}"
+        )
+    bundle = Bundle(
         config=_without_credentials(task.config),
         num_channels=task.series_set.num_channels,
         channels=task.series_set.channels,
@@ -268,6 +277,7 @@ def _bundle(task: _Task, module: ForecastingModule) -> Bundle:
         network=module.trained_network.cpu().eval().requires_grad_(False),
         fingerprint=task.series_set.fingerprint,
     )
+    return bundle, stacking
 
 
 def _open_store(task: _Task) -> Store | None:

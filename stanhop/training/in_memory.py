@@ -24,6 +24,7 @@ from stanhop.training.journal import Epoch, Journal
 from stanhop.training.least_squares import begin
 from stanhop.training.lightning_module import ForecastingModule
 from stanhop.training.progress import Progress
+from stanhop.training.stacking import stack
 
 
 class BestWeights(pl.Callback):
@@ -54,7 +55,8 @@ def fit_in_memory(
     """Train a network on ``series_set`` and return it as a bundle; no file is read or written, nothing is recorded.
 
     Training step, optimiser, schedule and guards are those of ``fit``.  Where there are validation windows, the weights
-    of the epoch with the lowest validation loss are kept, and those of the last epoch otherwise.
+    of the epoch with the lowest validation loss are kept and combined with the ridge regression (``stacking``), and
+    those of the last epoch otherwise.
 
     Args:
         config: The configuration; of ``data`` and ``tracking`` nothing is used.
@@ -94,6 +96,7 @@ def fit_in_memory(
         _trainer(config, callbacks).fit(module, datamodule=datamodule)
     if best.weights is not None:
         module.load_state_dict(best.weights)
+    stack(module.trained_network, datamodule)
     return Bundle(
         config=config,
         num_channels=series_set.num_channels,

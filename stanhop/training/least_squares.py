@@ -127,7 +127,7 @@ def begin(module: ForecastingModule, datamodule: SeriesDataModule) -> None:
         return
     weight = mean_of_context(model.context_length, model.prediction_length)
     if start == "ridge" and model.context_length <= LONGEST_CONTEXT:
-        weight = _best_ridge(datamodule, prior=weight, instance_norm=model.instance_norm)
+        weight = best_ridge(datamodule, prior=weight, instance_norm=model.instance_norm)
     for own in (module.network, module.trained_network):
         assert isinstance(own, STanHopNet)
         own.begin_as_linear(weight)
@@ -156,7 +156,7 @@ def _begin_joint_path(module: ForecastingModule, datamodule: SeriesDataModule, d
         own.joint.begin_as(down, up)
 
 
-def _best_ridge(datamodule: SeriesDataModule, *, prior: Tensor, instance_norm: bool) -> Tensor:
+def best_ridge(datamodule: SeriesDataModule, *, prior: Tensor, instance_norm: bool) -> Tensor:
     """The regression with the penalty that is best on the validation windows, in the dtype of ``prior``."""
     train = Moments.of(own_rows(datamodule.train_dataloader(), instance_norm=instance_norm))
     if datamodule.num_windows("validation"):

@@ -22,6 +22,7 @@ from stanhop.series.frame import SeriesSet
 from stanhop.storage import write_bytes, write_text
 from stanhop.tracking.names import WINDOW_ERRORS
 from stanhop.training.journal import Journal
+from stanhop.training.stacking import Stacking
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,8 @@ class FitResult:
     Args:
         run_path: Its folder.
         model_path: The model directory in it.
-        metrics: ``test/…`` of the best weights, ``val/best_loss``, ``val/best_epoch``, times and sizes.
+        metrics: ``test/…`` of what is kept, ``val/best_loss`` and ``val/best_epoch`` of the training,
+            ``val/network_share`` and ``val/stacked_loss`` of its combination with the ridge regression, times, sizes.
         num_epochs: Epochs trained.
         best_epoch: The one whose weights are in the model, from 1.
         run_id: MLflow's id of the run, if it was recorded.
@@ -59,6 +61,7 @@ def write_outcome(
     bundle: Bundle,
     series_set: SeriesSet,
     journal: Journal,
+    stacking: Stacking | None,
     *,
     stop_if_asked: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
@@ -87,6 +90,7 @@ def write_outcome(
         **{f"test/{name}": value for name, value in evaluation.metrics.items()},
         "val/best_loss": journal.best.validation_loss,
         "val/best_epoch": float(journal.best.epoch),
+        **_stacking_metrics(stacking),
         "time/train_s": sum(epoch.seconds for epoch in journal.epochs),
         "time/evaluate_s": time.monotonic() - began_s,
         "size/num_parameters": float(sum(weight.numel() for weight in bundle.network.parameters())),
@@ -105,6 +109,12 @@ def write_outcome(
     }
     write_text(run_path / METRICS, json.dumps(_json_numbers(document), indent=2, allow_nan=False) + "\n")
     return metrics
+
+
+def _stacking_metrics(stacking: Stacking | None) -> dict[str, float]:
+    if stacking is None:
+        return {}
+    return {"val/network_share": stacking.share, "val/stacked_loss": stacking.validation_loss}
 
 
 def read_outcome(run_path: Path, *, run_id: str | None) -> FitResult | None:
