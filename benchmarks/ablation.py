@@ -112,13 +112,14 @@ def variants_of(config: RunConfig) -> list[Variant]:
     losses = [loss for loss in ("mae", "mse", "huber") if loss != train.loss]
     return [
         Variant("the preset"),
-        Variant("without the linear paths", cut=without_linear_paths),
+        Variant("without the linear paths", {"train.stacking": False}, cut=without_linear_paths),
         Variant("linear paths alone", cut=without_encoder),
         Variant("without retrieval across time", cut=without_time),
         Variant("without the stage across channels", cut=without_channels),
         Variant("without learned memories", cut=without_learned_memories),
         Variant("without other channels' patches", cut=without_other_channels),
         Variant("without the moving average of the weights", {"train.ema_decay": 0.0}),
+        _switched("stacking", "train.stacking", train.stacking),
         *[
             Variant(f"start {each}", {"train.start": each})
             for each in ("ridge", "mean", "random")

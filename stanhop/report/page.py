@@ -22,7 +22,14 @@ TEMPLATE = "template.html"
 STEP_METRICS = ("mse_scaled", "mae_scaled")
 SHOWN_METRICS = (
     *("test/mse_scaled", "test/mae_scaled", "test/mse", "test/mae", "test/rmse", "test/mase", "test/smape_200"),
-    *("test/skill_vs_snaive", "val/best_loss", "val/best_epoch", "time/train_s", "size/num_parameters"),
+    *(
+        "test/skill_vs_snaive",
+        "val/best_loss",
+        "val/best_epoch",
+        "val/network_share",
+        "time/train_s",
+        "size/num_parameters",
+    ),
 )
 MOST_DETAILED = 6
 """Runs that are shown with their own forecasts, residuals and layers."""

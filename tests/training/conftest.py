@@ -24,12 +24,14 @@ STEPS_AN_EPOCH, NUM_EPOCHS = 5, 3
 
 @pytest.fixture(scope="session")
 def config() -> RunConfig:
-    """3 epochs of 5 steps."""
+    """3 epochs of 5 steps, whose weights are kept as they are: in the tests of stacking they are not."""
     return RunConfig(
         model=ModelConfig(
             context_length=11, prediction_length=3, patch_length=4, model_dim=6, num_heads=2, feedforward_dim=7
         ),
-        train=TrainConfig(max_epochs=NUM_EPOCHS, batch_size=29, seed=5, device="cpu", learning_rate=0.01),
+        train=TrainConfig(
+            max_epochs=NUM_EPOCHS, batch_size=29, seed=5, device="cpu", learning_rate=0.01, stacking=False
+        ),
         tracking=TrackingConfig(enabled=False),
     )
 

@@ -29,6 +29,12 @@ from stanhop.training.stacking import SHARES, linear_forecast, stack
 Train = Callable[..., FitResult]
 
 
+@pytest.fixture
+def config(config: RunConfig) -> RunConfig:
+    """With stacking."""
+    return config.model_copy(update={"train": config.train.model_copy(update={"stacking": True})})
+
+
 def opened(config: RunConfig, *, scale: float = 0.3, **model: object) -> STanHopNet:
     """A network whose every parameter matters."""
     torch.manual_seed(4)
