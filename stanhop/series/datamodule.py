@@ -197,9 +197,9 @@ class SeriesDataModule(pl.LightningDataModule):
         return Shard(num_windows, batch_size, rank=rank, world_size=world_size)
 
     def _windows(self) -> Windows:
-        """All rows, on the device that trains."""
-        if self.trainer is not None:
-            self._values = self._values.to(self.trainer.strategy.root_device)
+        """All rows, on the device that trains, or on the CPU before and after training."""
+        device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+        self._values = self._values.to(device)
         model = self.config.model
         return Windows(self._values, context_length=model.context_length, prediction_length=model.prediction_length)
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from stanhop.config import ModelConfig
+from stanhop.forecasting.forecaster import choose_device
 from stanhop.model.network import STanHopNet, mean_of_context
 from stanhop.model.normalization import InstanceStatistics
 from stanhop.series.datamodule import SeriesDataModule
@@ -43,6 +44,8 @@ class Stacking:
 def stack(network: nn.Module, datamodule: SeriesDataModule) -> Stacking | None:
     """Make of a trained ``network`` its combination with the ridge regression; the whole share leaves every bit.
 
+    It is on the CPU afterwards.
+
     Returns:
         What was chosen; None where nothing was: ``train.stacking`` is off, there are no validation windows, the context
         is too long for the regression, or the network is a published one, which has no linear path.
@@ -57,6 +60,7 @@ def stack(network: nn.Module, datamodule: SeriesDataModule) -> Stacking | None:
     mean = mean_of_context(model.context_length, model.prediction_length)
     ridge = best_ridge(datamodule, prior=mean, instance_norm=model.instance_norm)
     losses = _losses(network, datamodule, ridge)
+    network.cpu()
     best = int((losses == losses.min()).nonzero().max())  # of equal ones the largest share
     network.shrink_towards(ridge, SHARES[best])
     return Stacking(SHARES[best], float(losses[best]))
@@ -80,8 +84,10 @@ def _forecasts(
     network: STanHopNet, datamodule: SeriesDataModule, ridge: Tensor
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Of each batch of validation windows both forecasts and the target, ``(batch, prediction_length, channels)``."""
-    for context, target in datamodule.val_dataloader():
-        network, ridge = network.to(context.device), ridge.to(context.device)
+    device = choose_device(datamodule.config.train.device)
+    network, ridge = network.to(device), ridge.to(device)
+    for batch in datamodule.val_dataloader():
+        context, target = (part.to(device) for part in batch)
         yield network(context), linear_forecast(ridge, context, network.config), target
 
 
