@@ -32,6 +32,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -66,6 +67,7 @@ def main() -> int:
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="change the preset of full_size")
     parser.add_argument("--groups", nargs="+", metavar="NAME", help="shapes of correctness and kernels; default all")
     parser.add_argument("--dtypes", nargs="+", metavar="DTYPE", help="precisions of these; default each group's own")
+    parser.add_argument("--only", nargs="+", metavar="TEXT", help="cases, or trainings, whose name has one of these")
     parser.add_argument("--without", nargs="+", default=[], metavar="PEER", help="peers to leave out")
     parser.add_argument("--caches", nargs="+", choices=("cold", "warm", "host"), help="which of them; default all")
     given = parser.parse_args()
@@ -191,7 +193,9 @@ class Visit:
         torch.set_float32_matmul_precision("high")  # products in TF32
         ended, found = self._deadline(), self._full_size_found()
         missing = [
-            cell for cell in cells(is_tiny=self.is_rehearsal, assignments=self.given.set) if cell.name not in found
+            cell
+            for cell in cells(is_tiny=self.is_rehearsal, assignments=self.given.set)
+            if cell.name not in found and self._is_wanted(cell.name)
         ]
         for cell in missing[share :: self.given.workers]:
             if ended():
@@ -210,6 +214,7 @@ class Visit:
         """Let each worker do its share of a part."""
         same = ["--workers", str(self.given.workers), "--minutes", str(self.minutes), "--output", str(self.folder)]
         same += ["--groups", *self.given.groups] if self.given.groups else []
+        same += ["--only", *self.given.only] if self.given.only else []
         same += ["--without", *self.left_out] if self.left_out else []
         same += ["--dtypes", *self.given.dtypes] if self.given.dtypes else []
         same += ["--set", *self.given.set] if self.given.set else []
@@ -291,8 +296,13 @@ class Visit:
 
         dtypes = [getattr(torch, name) for name in self.given.dtypes or ()] or None
         groups = self.given.groups or names_of("cuda")
-        cases = cases_of(groups, self.device, meant_for="cuda", dtypes=dtypes, is_tiny=self.is_rehearsal)
+        every = cases_of(groups, self.device, meant_for="cuda", dtypes=dtypes, is_tiny=self.is_rehearsal)
+        cases = [case for case in every if self._is_wanted(case.name)]
         return sorted(cases, key=lambda case: case.rule in (ENTMAX_14, ENTMAX_15))
+
+    def _is_wanted(self, name: str) -> bool:
+        """Whether a case or training of this name was asked for."""
+        return not self.given.only or any(re.search(rf"\b{re.escape(text)}", name) for text in self.given.only)
 
     def _report_gates(self, document: dict[str, Any]) -> bool:
         """Print who fails or is out of tolerance, and say whether none of ours is among them."""

@@ -133,7 +133,7 @@ def launch_backward(
         query=shares.query,
         memory=_sum_of_shares(shares.memory, tensors.memory.dtype),
         values=_sum_of_shares(shares.values, tensors.values.dtype),
-        alpha=None if shares.alpha is None else shares.alpha.sum(dim=(0, 1)),
+        alpha=None if shares.alpha is None else shares.alpha.sum(dim=(1, 2)),
         gate=None if shares.gate is None else shares.gate.to(tensors.query.dtype),
     )
 
@@ -151,8 +151,8 @@ def _launch_resident_backward(
         *_read(tensors), retrieved_grad, _strides(retrieved_grad), *statistics,
         to.query, _strides(to.query), to.memory, _share_strides(to.memory), to.values, _share_strides(to.values),
         to.gate, to.alpha,
-        *_sizes(tensors), chunks, triton.cdiv(num_blocks, chunks), num_pairs, *_numbers(rule),
-        LEARNS_ALPHA=learns_alpha, **_constants(tensors, rule, plan),
+        *_sizes(tensors), chunks, triton.cdiv(num_blocks, chunks), len(tensors.query), *_numbers(rule),
+        LEARNS_ALPHA=learns_alpha, ONE_BLOCK=num_blocks <= chunks, **_constants(tensors, rule, plan),
     )  # fmt: skip
     return to
 
@@ -173,7 +173,7 @@ def _launch_looped_backward(
     looped_backward_queries[(num_pairs * num_blocks,)](
         *_read(tensors), retrieved, _strides(retrieved), retrieved_grad, _strides(retrieved_grad), *statistics,
         to.query, _strides(to.query), to.gate, to.alpha, deltas,
-        *_sizes(tensors), num_blocks, num_pairs, *_numbers(rule),
+        *_sizes(tensors), num_blocks, len(tensors.query), *_numbers(rule),
         LEARNS_ALPHA=learns_alpha, **_constants(tensors, rule, plan),
     )  # fmt: skip
     looped_backward_memories[(num_pairs * memory_blocks * chunks,)](
@@ -249,6 +249,7 @@ def _constants(tensors: Tensors, rule: Rule, plan: Plan) -> dict[str, Any]:
         "QUERY_BLOCK": plan.query_block,
         "MEMORY_BLOCK": plan.memory_block,
         "PRECISION": _precision(tensors.query),
+        "ACCURACY": "half" if tensors.query.element_size() == 2 else "exact",
         "ON_DEVICE": on_device,
         "num_warps": plan.num_warps,
         "num_stages": plan.num_stages,
@@ -284,14 +285,17 @@ def _sum_of_shares(shares: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _room_for_gradients(tensors: Tensors, *, memory_chunks: int, alpha_chunks: int) -> Gradients:
-    """Uninitialised gradients: of memory, values and alpha (chunks, batch, heads, ...), of the gate in float32."""
+    """Uninitialised gradients: of memory and values (chunks, batch, heads, ...), of the gate in float32.
+
+    And of alpha (heads, chunks, batch), the shares of a head side by side, where they are summed fastest.
+    """
     batch, heads, num_queries, _ = tensors.query.shape
     exact = functools.partial(torch.empty, dtype=torch.float32, device=tensors.query.device)
     return Gradients(
         query=gradient_like(tensors.query),
         memory=_shares(tensors.memory, memory_chunks),
         values=_shares(tensors.values, memory_chunks),
-        alpha=exact(alpha_chunks, batch, heads) if alpha_chunks else None,
+        alpha=exact(heads, alpha_chunks, batch) if alpha_chunks else None,
         gate=None if tensors.gate is None else exact(batch, heads, num_queries),
     )
 

@@ -18,6 +18,7 @@ from stanhop.kernels.separation import (
     differences,
     first_threshold,
     has_converged,
+    needs_another_sum,
     newton_step,
     sharpness,
     sums,
@@ -88,7 +89,7 @@ def _pivots(
 @triton.jit
 def _sums(
     q, pair_memory, row_stride, features, mask, mask_strides, batch, num_memories, beta, m, t, a,
-    KIND: tl.constexpr, NO_OP: tl.constexpr, EXACT: tl.constexpr,
+    KIND: tl.constexpr, NO_OP: tl.constexpr, ACCURACY: tl.constexpr,
     MASKED: tl.constexpr, HEAD_DIM: tl.constexpr, MEMORY_BLOCK: tl.constexpr,
     PRECISION: tl.constexpr, ON_DEVICE: tl.constexpr,
 ):  # fmt: skip
@@ -99,40 +100,41 @@ def _sums(
             q, pair_memory, row_stride, first, features, mask, mask_strides, batch, num_memories, beta,
             MASKED, HEAD_DIM, MEMORY_BLOCK, PRECISION, ON_DEVICE,
         )  # fmt: skip
-        block_total, block_slope = sums(differences(scores, m, KIND), t, a, KIND, EXACT, ON_DEVICE)
+        block_total, block_slope = sums(differences(scores, m, KIND), t, a, KIND, ACCURACY, ON_DEVICE)
         total, slope = total + block_total, slope + block_slope
-    return with_no_op(total, slope, m, t, a, KIND, NO_OP)
+    return with_no_op(total, slope, m, t, a, KIND, NO_OP, ACCURACY, ON_DEVICE)
 
 
 @triton.jit
 def _threshold(
     q, pair_memory, row_stride, features, mask, mask_strides, batch, num_memories, beta, m, a,
     KIND: tl.constexpr, NO_OP: tl.constexpr, MASKED: tl.constexpr, HEAD_DIM: tl.constexpr,
-    MEMORY_BLOCK: tl.constexpr, PRECISION: tl.constexpr, ON_DEVICE: tl.constexpr,
+    MEMORY_BLOCK: tl.constexpr, PRECISION: tl.constexpr, ACCURACY: tl.constexpr, ON_DEVICE: tl.constexpr,
 ):  # fmt: skip
     """The threshold of each row, so exact that weights need not be normalised."""
     t = first_threshold(m, num_memories, a, KIND, NO_OP)
     total, slope = _sums(
         q, pair_memory, row_stride, features, mask, mask_strides, batch, num_memories, beta, m, t, a,
-        KIND, NO_OP, False, MASKED, HEAD_DIM, MEMORY_BLOCK, PRECISION, ON_DEVICE,
+        KIND, NO_OP, "rough", MASKED, HEAD_DIM, MEMORY_BLOCK, PRECISION, ON_DEVICE,
     )  # fmt: skip
     if KIND == "softmax":
         t = tl.log(tl.where(total == 0.0, 1.0, total))
     else:
         step = 0
-        done = has_converged(total, a)
+        done = has_converged(total, a, ACCURACY)
         while (step < MAX_STEPS) & (done == 0):
             t = newton_step(t, total, slope, a)
             total, slope = _sums(
                 q, pair_memory, row_stride, features, mask, mask_strides, batch, num_memories, beta, m, t, a,
-                KIND, NO_OP, False, MASKED, HEAD_DIM, MEMORY_BLOCK, PRECISION, ON_DEVICE,
+                KIND, NO_OP, "rough", MASKED, HEAD_DIM, MEMORY_BLOCK, PRECISION, ON_DEVICE,
             )  # fmt: skip
-            done = has_converged(total, a)
+            done = has_converged(total, a, ACCURACY)
             step += 1
-        total, slope = _sums(
-            q, pair_memory, row_stride, features, mask, mask_strides, batch, num_memories, beta, m, t, a,
-            KIND, NO_OP, True, MASKED, HEAD_DIM, MEMORY_BLOCK, PRECISION, ON_DEVICE,
-        )  # fmt: skip
+        if needs_another_sum(a, ACCURACY):
+            total, slope = _sums(
+                q, pair_memory, row_stride, features, mask, mask_strides, batch, num_memories, beta, m, t, a,
+                KIND, NO_OP, ACCURACY, MASKED, HEAD_DIM, MEMORY_BLOCK, PRECISION, ON_DEVICE,
+            )  # fmt: skip
         t = newton_step(t, total, slope, a)
     return t
 
@@ -176,7 +178,7 @@ def looped_forward(
     MASKED: tl.constexpr, GATED: tl.constexpr, DROPOUT: tl.constexpr,
     HEAD_DIM: tl.constexpr, VALUES_DIM: tl.constexpr, HEAD_BLOCK: tl.constexpr, VALUES_BLOCK: tl.constexpr,
     QUERY_BLOCK: tl.constexpr, MEMORY_BLOCK: tl.constexpr,
-    PRECISION: tl.constexpr, ON_DEVICE: tl.constexpr,
+    PRECISION: tl.constexpr, ACCURACY: tl.constexpr, ON_DEVICE: tl.constexpr,
 ):  # fmt: skip
     """Read out for one block of the queries of one pair."""
     pair, block = (tl.program_id(0) // num_blocks).to(tl.int64), tl.program_id(0) % num_blocks
@@ -216,7 +218,7 @@ def looped_forward(
         )  # fmt: skip
         t = _threshold(
             q, pair_memory, memory_strides[2], head_features, mask, mask_strides, batch, num_memories, beta, m, a,
-            KIND, NO_OP, MASKED, HEAD_DIM, MEMORY_BLOCK, PRECISION, ON_DEVICE,
+            KIND, NO_OP, MASKED, HEAD_DIM, MEMORY_BLOCK, PRECISION, ACCURACY, ON_DEVICE,
         )  # fmt: skip
         for first in range(0, num_memories, MEMORY_BLOCK):
             columns = first + tl.arange(0, MEMORY_BLOCK)
@@ -226,7 +228,7 @@ def looped_forward(
                 pair_values, values_strides[2], columns, values_features, is_column, VALUES_DIM, ON_DEVICE
             )
             d = differences(tile_scores(q, k, beta, is_column, PRECISION), m, KIND)
-            weights, _ = weights_and_slopes(d, t[:, None], a, KIND)
+            weights, _ = weights_and_slopes(d, t[:, None], a, KIND, ACCURACY, ON_DEVICE)
             weights = clipped(weights, gamma, eta, CLIP)
             weights *= kept(seed, pair, rows, columns, num_queries, num_memories, rate, DROPOUT)
             out += product(weights, v, PRECISION)
@@ -243,7 +245,7 @@ def _query_gradient_step(
     mask, mask_strides, batch, num_memories, seed, pair, rows, num_queries, beta, eta, rate,
     WHOLE: tl.constexpr, KIND: tl.constexpr, CLIP: tl.constexpr, MASKED: tl.constexpr, DROPOUT: tl.constexpr,
     LEARNS_ALPHA: tl.constexpr, HEAD_DIM: tl.constexpr, VALUES_DIM: tl.constexpr, MEMORY_BLOCK: tl.constexpr,
-    PRECISION: tl.constexpr, ON_DEVICE: tl.constexpr,
+    PRECISION: tl.constexpr, ACCURACY: tl.constexpr, ON_DEVICE: tl.constexpr,
 ):  # fmt: skip
     """Gradients by query and alpha with the share of one more block of memories, which begins at ``first``."""
     columns = first + tl.arange(0, MEMORY_BLOCK)
@@ -251,7 +253,7 @@ def _query_gradient_step(
     k = load_patterns(pair_memory, memory_stride, columns, head_features, is_column, HEAD_DIM, ON_DEVICE)
     v = load_patterns(pair_values, values_stride, columns, values_features, is_column, VALUES_DIM, ON_DEVICE)
     d = differences(tile_scores(q, k, beta, is_column, PRECISION), m, KIND)
-    p, g, logs = weights_slopes_and_logs(d, t[:, None], a, KIND)
+    p, g, logs = weights_slopes_and_logs(d, t[:, None], a, KIND, ACCURACY, ON_DEVICE)
     factor = kept(seed, pair, rows, columns, num_queries, num_memories, rate, DROPOUT)
     u_grad = tl.dot(out_grad, tl.trans(v), input_precision=PRECISION) * factor
     deviation = u_grad * clip_slope(p, gamma, eta, CLIP) - delta[:, None]
@@ -266,12 +268,12 @@ def looped_backward_queries(
     alpha, mask, mask_strides, gate, gate_strides, seed,
     retrieved, retrieved_strides, retrieved_grad, retrieved_grad_strides, pivots, thresholds,
     query_grad, query_grad_strides, gate_grad, alpha_grad, deltas,
-    num_heads, num_queries, num_memories, num_blocks, num_pairs, beta, zeta, eta, rate,
+    num_heads, num_queries, num_memories, num_blocks, num_batches, beta, zeta, eta, rate,
     KIND: tl.constexpr, NO_OP: tl.constexpr, CLIP: tl.constexpr,
     MASKED: tl.constexpr, GATED: tl.constexpr, DROPOUT: tl.constexpr, LEARNS_ALPHA: tl.constexpr,
     HEAD_DIM: tl.constexpr, VALUES_DIM: tl.constexpr, HEAD_BLOCK: tl.constexpr, VALUES_BLOCK: tl.constexpr,
     QUERY_BLOCK: tl.constexpr, MEMORY_BLOCK: tl.constexpr,
-    PRECISION: tl.constexpr, ON_DEVICE: tl.constexpr,
+    PRECISION: tl.constexpr, ACCURACY: tl.constexpr, ON_DEVICE: tl.constexpr,
 ):  # fmt: skip
     """Gradients by query, gate and alpha for one block of the queries of one pair, and each row's delta.
 
@@ -304,7 +306,7 @@ def looped_backward_queries(
         out_grad = gated(out_grad, open_share, GATED).to(out_grad.dtype)
         slope_sum, product_sum, gate_sum = tl.zeros_like(t), tl.zeros_like(t), tl.zeros_like(t)
         if NO_OP:
-            _, slope_sum = weights_and_slopes(-m, t, a, KIND)
+            _, slope_sum = weights_and_slopes(-m, t, a, KIND, ACCURACY, ON_DEVICE)
         for first in range(0, num_memories, MEMORY_BLOCK):
             columns = first + tl.arange(0, MEMORY_BLOCK)
             is_column = is_memory(mask, mask_strides, batch, columns, num_memories, MASKED)
@@ -313,7 +315,7 @@ def looped_backward_queries(
                 pair_values, values_strides[2], columns, values_features, is_column, VALUES_DIM, ON_DEVICE
             )
             d = differences(tile_scores(q, k, beta, is_column, PRECISION), m, KIND)
-            p, g = weights_and_slopes(d, t[:, None], a, KIND)
+            p, g = weights_and_slopes(d, t[:, None], a, KIND, ACCURACY, ON_DEVICE)
             factor = kept(seed, pair, rows, columns, num_queries, num_memories, rate, DROPOUT)
             u_grad = tl.dot(out_grad, tl.trans(v), input_precision=PRECISION) * factor
             slope_sum += tl.sum(g, axis=1)
@@ -326,7 +328,7 @@ def looped_backward_queries(
     q_grad = tl.zeros([QUERY_BLOCK, HEAD_BLOCK], tl.float32)
     a_grad = tl.zeros([QUERY_BLOCK], tl.float32)
     if LEARNS_ALPHA and NO_OP:
-        no_op_p, no_op_g, no_op_logs = weights_slopes_and_logs(-m, t, a, KIND)
+        no_op_p, no_op_g, no_op_logs = weights_slopes_and_logs(-m, t, a, KIND, ACCURACY, ON_DEVICE)
         a_grad += alpha_slope(no_op_p, no_op_g, no_op_logs) * delta
     num_whole = _num_in_whole_blocks(num_memories, MEMORY_BLOCK, KIND == "softmax" and not MASKED and not DROPOUT)
     for first in range(0, num_whole, MEMORY_BLOCK):
@@ -334,19 +336,22 @@ def looped_backward_queries(
             q_grad, a_grad, q, out_grad, m, t, delta, a, gamma,
             pair_memory, memory_strides[2], pair_values, values_strides[2], first, head_features, values_features,
             mask, mask_strides, batch, num_memories, seed, pair, rows, num_queries, beta, eta, rate,
-            True, KIND, CLIP, MASKED, DROPOUT, LEARNS_ALPHA, HEAD_DIM, VALUES_DIM, MEMORY_BLOCK, PRECISION, ON_DEVICE,
+            True, KIND, CLIP, MASKED, DROPOUT, LEARNS_ALPHA, HEAD_DIM, VALUES_DIM, MEMORY_BLOCK,
+            PRECISION, ACCURACY, ON_DEVICE,
         )  # fmt: skip
     for first in range(num_whole, num_memories, MEMORY_BLOCK):
         q_grad, a_grad = _query_gradient_step(
             q_grad, a_grad, q, out_grad, m, t, delta, a, gamma,
             pair_memory, memory_strides[2], pair_values, values_strides[2], first, head_features, values_features,
             mask, mask_strides, batch, num_memories, seed, pair, rows, num_queries, beta, eta, rate,
-            False, KIND, CLIP, MASKED, DROPOUT, LEARNS_ALPHA, HEAD_DIM, VALUES_DIM, MEMORY_BLOCK, PRECISION, ON_DEVICE,
+            False, KIND, CLIP, MASKED, DROPOUT, LEARNS_ALPHA, HEAD_DIM, VALUES_DIM, MEMORY_BLOCK,
+            PRECISION, ACCURACY, ON_DEVICE,
         )  # fmt: skip
     pair_query_grad = row_of(query_grad, query_grad_strides, batch, head)
     store_patterns(pair_query_grad, query_grad_strides[2], rows, head_features, is_row, q_grad, HEAD_DIM)
     if LEARNS_ALPHA:
-        tl.store(alpha_grad + block.to(tl.int64) * num_pairs + pair, tl.sum(a_grad, axis=0) / (a * a))
+        place = (head * num_blocks + block) * num_batches + batch
+        tl.store(alpha_grad + place, tl.sum(a_grad, axis=0) / (a * a))
 
 
 @triton.jit
@@ -356,7 +361,7 @@ def _memory_gradient_step(
     pivots, thresholds, deltas, batch, head, seed, pair, num_queries, num_memories, beta, eta, rate,
     WHOLE: tl.constexpr, KIND: tl.constexpr, CLIP: tl.constexpr, GATED: tl.constexpr, DROPOUT: tl.constexpr,
     HEAD_DIM: tl.constexpr, VALUES_DIM: tl.constexpr, QUERY_BLOCK: tl.constexpr,
-    PRECISION: tl.constexpr, ON_DEVICE: tl.constexpr,
+    PRECISION: tl.constexpr, ACCURACY: tl.constexpr, ON_DEVICE: tl.constexpr,
 ):  # fmt: skip
     """Gradients by a block of memories and values with the share of the block of queries that begins at ``first``."""
     rows = first + tl.arange(0, QUERY_BLOCK)
@@ -369,7 +374,7 @@ def _memory_gradient_step(
     t = tl.load(thresholds + pair * num_queries + rows, mask=is_row, other=0.0)
     delta = tl.load(deltas + pair * num_queries + rows, mask=is_row, other=0.0)
     d = differences(tile_scores(q, k, beta, may_retrieve, PRECISION), m, KIND)
-    p, g = weights_and_slopes(d, t[:, None], a, KIND)
+    p, g = weights_and_slopes(d, t[:, None], a, KIND, ACCURACY, ON_DEVICE)
     factor = kept(seed, pair, rows, columns, num_queries, num_memories, rate, DROPOUT)
     u = clipped(p, gamma, eta, CLIP) * factor
     u_grad = tl.dot(out_grad, tl.trans(v), input_precision=PRECISION) * factor
@@ -390,7 +395,7 @@ def looped_backward_memories(
     MASKED: tl.constexpr, GATED: tl.constexpr, DROPOUT: tl.constexpr,
     HEAD_DIM: tl.constexpr, VALUES_DIM: tl.constexpr, HEAD_BLOCK: tl.constexpr, VALUES_BLOCK: tl.constexpr,
     QUERY_BLOCK: tl.constexpr, MEMORY_BLOCK: tl.constexpr,
-    PRECISION: tl.constexpr, ON_DEVICE: tl.constexpr,
+    PRECISION: tl.constexpr, ACCURACY: tl.constexpr, ON_DEVICE: tl.constexpr,
 ):  # fmt: skip
     """Gradients by one block of the memories of one pair and its values: the share of one chunk of the queries."""
     pair = (tl.program_id(0) // (num_blocks * num_chunks)).to(tl.int64)
@@ -418,14 +423,14 @@ def looped_backward_memories(
             k_grad, v_grad, k, v, a, gamma, may_retrieve, columns, first, head_features, values_features,
             pair_query, query_strides[2], pair_out_grad, retrieved_grad_strides[2], gate, gate_strides,
             pivots, thresholds, deltas, batch, head, seed, pair, num_queries, num_memories, beta, eta, rate,
-            True, KIND, CLIP, GATED, DROPOUT, HEAD_DIM, VALUES_DIM, QUERY_BLOCK, PRECISION, ON_DEVICE,
+            True, KIND, CLIP, GATED, DROPOUT, HEAD_DIM, VALUES_DIM, QUERY_BLOCK, PRECISION, ACCURACY, ON_DEVICE,
         )  # fmt: skip
     for first in range(first_row + num_whole, end, QUERY_BLOCK):
         k_grad, v_grad = _memory_gradient_step(
             k_grad, v_grad, k, v, a, gamma, may_retrieve, columns, first, head_features, values_features,
             pair_query, query_strides[2], pair_out_grad, retrieved_grad_strides[2], gate, gate_strides,
             pivots, thresholds, deltas, batch, head, seed, pair, num_queries, num_memories, beta, eta, rate,
-            False, KIND, CLIP, GATED, DROPOUT, HEAD_DIM, VALUES_DIM, QUERY_BLOCK, PRECISION, ON_DEVICE,
+            False, KIND, CLIP, GATED, DROPOUT, HEAD_DIM, VALUES_DIM, QUERY_BLOCK, PRECISION, ACCURACY, ON_DEVICE,
         )  # fmt: skip
     is_written = columns < num_memories
     pair_memory_grad = (

@@ -47,7 +47,7 @@ def resident_forward(
     MASKED: tl.constexpr, GATED: tl.constexpr, DROPOUT: tl.constexpr,
     HEAD_DIM: tl.constexpr, VALUES_DIM: tl.constexpr, HEAD_BLOCK: tl.constexpr, VALUES_BLOCK: tl.constexpr,
     QUERY_BLOCK: tl.constexpr, MEMORY_BLOCK: tl.constexpr,
-    PRECISION: tl.constexpr, ON_DEVICE: tl.constexpr,
+    PRECISION: tl.constexpr, ACCURACY: tl.constexpr, ON_DEVICE: tl.constexpr,
 ):  # fmt: skip
     """Read out for one chunk of the queries of one pair; MEMORY_BLOCK >= num_memories."""
     pair, chunk = (tl.program_id(0) // num_chunks).to(tl.int64), tl.program_id(0) % num_chunks
@@ -68,14 +68,63 @@ def resident_forward(
         scores = tile_scores(q, k, beta, is_column, PRECISION)
         m = pivot(scores, NO_OP)
         d = differences(scores, m, KIND)
-        t = threshold(d, m, num_memories, a, KIND, NO_OP, ON_DEVICE)
-        p, _ = weights_and_slopes(d, t[:, None], a, KIND)
+        t = threshold(d, m, num_memories, a, KIND, NO_OP, ACCURACY, ON_DEVICE)
+        p, _ = weights_and_slopes(d, t[:, None], a, KIND, ACCURACY, ON_DEVICE)
         u = clipped(p, gamma, eta, CLIP) * kept(seed, pair, rows, columns, num_queries, num_memories, rate, DROPOUT)
         open_share = openness(gate, gate_strides, batch, head, rows, is_row, GATED)
         out = gated(product(u, v, PRECISION), open_share, GATED)
         store_patterns(pair_out, retrieved_strides[2], rows, values_features, is_row, out, VALUES_DIM)
         tl.store(pivots + pair * num_queries + rows, m, mask=is_row)
         tl.store(thresholds + pair * num_queries + rows, t, mask=is_row)
+
+
+@triton.jit
+def _gradients_of_block(
+    block, k, v, a, gamma, is_column, columns, head_features, values_features,
+    pair_query, query_stride, pair_out_grad, out_grad_stride, pair_query_grad, query_grad_stride,
+    gate, gate_strides, gate_grad, pivots, thresholds, batch, head, seed, pair, num_queries, num_memories,
+    beta, eta, rate,
+    KIND: tl.constexpr, NO_OP: tl.constexpr, CLIP: tl.constexpr,
+    GATED: tl.constexpr, DROPOUT: tl.constexpr, LEARNS_ALPHA: tl.constexpr,
+    HEAD_DIM: tl.constexpr, VALUES_DIM: tl.constexpr, QUERY_BLOCK: tl.constexpr,
+    PRECISION: tl.constexpr, ACCURACY: tl.constexpr, ON_DEVICE: tl.constexpr,
+):  # fmt: skip
+    """Write the gradients by one block of queries and its gates; return its shares of those by memory, values, alpha.
+
+    That by alpha lacks a factor, 1 / a ** 2.
+    """
+    rows = block * QUERY_BLOCK + tl.arange(0, QUERY_BLOCK)
+    is_row = rows < num_queries
+    q = load_patterns(pair_query, query_stride, rows, head_features, is_row, HEAD_DIM, ON_DEVICE)
+    out_grad = load_patterns(pair_out_grad, out_grad_stride, rows, values_features, is_row, VALUES_DIM, ON_DEVICE)
+    open_share = openness(gate, gate_strides, batch, head, rows, is_row, GATED)
+    out_grad = gated(out_grad, open_share, GATED).to(v.dtype)
+    scores = tile_scores(q, k, beta, is_column, PRECISION)
+    m = tl.load(pivots + pair * num_queries + rows, mask=is_row, other=0.0)
+    t = tl.load(thresholds + pair * num_queries + rows, mask=is_row, other=0.0)
+    p, g, logs = weights_slopes_and_logs(differences(scores, m, KIND), t[:, None], a, KIND, ACCURACY, ON_DEVICE)
+    factor = kept(seed, pair, rows, columns, num_queries, num_memories, rate, DROPOUT)
+    u = clipped(p, gamma, eta, CLIP) * factor
+    u_grad = tl.dot(out_grad, tl.trans(v), input_precision=PRECISION)
+    if GATED:
+        shares = tl.sum(u * u_grad, axis=1) * (1.0 - open_share)
+        tl.store(gate_grad + pair * num_queries + rows, shares, mask=is_row)
+    p_grad = u_grad * factor * clip_slope(p, gamma, eta, CLIP)
+    slope = tl.sum(g, axis=1)
+    if NO_OP:
+        no_op_p, no_op_g, no_op_logs = weights_slopes_and_logs(-m, t, a, KIND, ACCURACY, ON_DEVICE)
+        slope += no_op_g
+    delta = tl.sum(g * p_grad, axis=1) / tl.where(slope == 0.0, 1.0, slope)
+    v_share = product(tl.trans(u), out_grad, PRECISION)
+    a_share = tl.zeros([QUERY_BLOCK], tl.float32)
+    if LEARNS_ALPHA:
+        a_share -= tl.sum(alpha_slope(p, g, logs) * (p_grad - delta[:, None]), axis=1)
+        if NO_OP:
+            a_share += alpha_slope(no_op_p, no_op_g, no_op_logs) * delta
+    s_grad = g * (p_grad - delta[:, None]) * beta
+    q_grad = product(s_grad, k, PRECISION)
+    store_patterns(pair_query_grad, query_grad_stride, rows, head_features, is_row, q_grad, HEAD_DIM)
+    return product(tl.trans(s_grad), q, PRECISION), v_share, a_share
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -85,12 +134,13 @@ def resident_backward(
     retrieved_grad, retrieved_grad_strides, pivots, thresholds,
     query_grad, query_grad_strides, memory_grad, memory_grad_strides, values_grad, values_grad_strides,
     gate_grad, alpha_grad,
-    num_heads, num_queries, num_memories, num_chunks, blocks_per_chunk, num_pairs, beta, zeta, eta, rate,
+    num_heads, num_queries, num_memories, num_chunks, blocks_per_chunk, num_batches, beta, zeta, eta, rate,
     KIND: tl.constexpr, NO_OP: tl.constexpr, CLIP: tl.constexpr,
-    MASKED: tl.constexpr, GATED: tl.constexpr, DROPOUT: tl.constexpr, LEARNS_ALPHA: tl.constexpr,
+    MASKED: tl.constexpr, GATED: tl.constexpr, DROPOUT: tl.constexpr,
+    LEARNS_ALPHA: tl.constexpr, ONE_BLOCK: tl.constexpr,
     HEAD_DIM: tl.constexpr, VALUES_DIM: tl.constexpr, HEAD_BLOCK: tl.constexpr, VALUES_BLOCK: tl.constexpr,
     QUERY_BLOCK: tl.constexpr, MEMORY_BLOCK: tl.constexpr,
-    PRECISION: tl.constexpr, ON_DEVICE: tl.constexpr,
+    PRECISION: tl.constexpr, ACCURACY: tl.constexpr, ON_DEVICE: tl.constexpr,
 ):  # fmt: skip
     """Gradients from one chunk of the queries of one pair; those of memory, values and alpha are this chunk's share.
 
@@ -114,43 +164,31 @@ def resident_backward(
     pair_query = row_of(query, query_strides, batch, head)
     pair_out_grad = row_of(retrieved_grad, retrieved_grad_strides, batch, head)
     pair_query_grad = row_of(query_grad, query_grad_strides, batch, head)
-    k_grad = tl.zeros([MEMORY_BLOCK, HEAD_BLOCK], tl.float32)
-    v_grad = tl.zeros([MEMORY_BLOCK, VALUES_BLOCK], tl.float32)
-    a_grad = tl.zeros([QUERY_BLOCK], tl.float32)
-    for block in range(chunk * blocks_per_chunk, (chunk + 1) * blocks_per_chunk):
-        rows = block * QUERY_BLOCK + tl.arange(0, QUERY_BLOCK)
-        is_row = rows < num_queries
-        q = load_patterns(pair_query, query_strides[2], rows, head_features, is_row, HEAD_DIM, ON_DEVICE)
-        out_grad = load_patterns(
-            pair_out_grad, retrieved_grad_strides[2], rows, values_features, is_row, VALUES_DIM, ON_DEVICE
-        )
-        open_share = openness(gate, gate_strides, batch, head, rows, is_row, GATED)
-        out_grad = gated(out_grad, open_share, GATED).to(v.dtype)
-        scores = tile_scores(q, k, beta, is_column, PRECISION)
-        m = tl.load(pivots + pair * num_queries + rows, mask=is_row, other=0.0)
-        t = tl.load(thresholds + pair * num_queries + rows, mask=is_row, other=0.0)
-        p, g, logs = weights_slopes_and_logs(differences(scores, m, KIND), t[:, None], a, KIND)
-        factor = kept(seed, pair, rows, columns, num_queries, num_memories, rate, DROPOUT)
-        u = clipped(p, gamma, eta, CLIP) * factor
-        u_grad = tl.dot(out_grad, tl.trans(v), input_precision=PRECISION)
-        if GATED:
-            shares = tl.sum(u * u_grad, axis=1) * (1.0 - open_share)
-            tl.store(gate_grad + pair * num_queries + rows, shares, mask=is_row)
-        p_grad = u_grad * factor * clip_slope(p, gamma, eta, CLIP)
-        slope = tl.sum(g, axis=1)
-        if NO_OP:
-            no_op_p, no_op_g, no_op_logs = weights_slopes_and_logs(-m, t, a, KIND)
-            slope += no_op_g
-        delta = tl.sum(g * p_grad, axis=1) / tl.where(slope == 0.0, 1.0, slope)
-        if LEARNS_ALPHA:
-            a_grad -= tl.sum(alpha_slope(p, g, logs) * (p_grad - delta[:, None]), axis=1)
-            if NO_OP:
-                a_grad += alpha_slope(no_op_p, no_op_g, no_op_logs) * delta
-        s_grad = g * (p_grad - delta[:, None]) * beta
-        q_grad = product(s_grad, k, PRECISION)
-        store_patterns(pair_query_grad, query_grad_strides[2], rows, head_features, is_row, q_grad, HEAD_DIM)
-        k_grad += product(tl.trans(s_grad), q, PRECISION)
-        v_grad += product(tl.trans(u), out_grad, PRECISION)
+    if ONE_BLOCK:  # no sums over blocks, which take half of the registers
+        k_grad, v_grad, a_grad = _gradients_of_block(
+            chunk, k, v, a, gamma, is_column, columns, head_features, values_features,
+            pair_query, query_strides[2], pair_out_grad, retrieved_grad_strides[2],
+            pair_query_grad, query_grad_strides[2], gate, gate_strides, gate_grad, pivots, thresholds,
+            batch, head, seed, pair, num_queries, num_memories,
+            beta, eta, rate, KIND, NO_OP, CLIP, GATED, DROPOUT, LEARNS_ALPHA,
+            HEAD_DIM, VALUES_DIM, QUERY_BLOCK, PRECISION, ACCURACY, ON_DEVICE,
+        )  # fmt: skip
+    else:
+        k_grad = tl.zeros([MEMORY_BLOCK, HEAD_BLOCK], tl.float32)
+        v_grad = tl.zeros([MEMORY_BLOCK, VALUES_BLOCK], tl.float32)
+        a_grad = tl.zeros([QUERY_BLOCK], tl.float32)
+        for block in range(chunk * blocks_per_chunk, (chunk + 1) * blocks_per_chunk):
+            k_share, v_share, a_share = _gradients_of_block(
+                block, k, v, a, gamma, is_column, columns, head_features, values_features,
+                pair_query, query_strides[2], pair_out_grad, retrieved_grad_strides[2],
+                pair_query_grad, query_grad_strides[2], gate, gate_strides, gate_grad, pivots, thresholds,
+                batch, head, seed, pair, num_queries, num_memories,
+                beta, eta, rate, KIND, NO_OP, CLIP, GATED, DROPOUT, LEARNS_ALPHA,
+                HEAD_DIM, VALUES_DIM, QUERY_BLOCK, PRECISION, ACCURACY, ON_DEVICE,
+            )  # fmt: skip
+            k_grad += k_share
+            v_grad += v_share
+            a_grad += a_share
     is_written = columns < num_memories
     pair_memory_grad = (
         row_of(memory_grad, memory_grad_strides, batch, head) + chunk.to(tl.int64) * memory_grad_strides[3]
@@ -161,4 +199,5 @@ def resident_backward(
     store_patterns(pair_memory_grad, memory_grad_strides[2], columns, head_features, is_written, k_grad, HEAD_DIM)
     store_patterns(pair_values_grad, values_grad_strides[2], columns, values_features, is_written, v_grad, VALUES_DIM)
     if LEARNS_ALPHA:
-        tl.store(alpha_grad + chunk.to(tl.int64) * num_pairs + pair, tl.sum(a_grad, axis=0) / (a * a))
+        place = (head * num_chunks + chunk) * num_batches + batch
+        tl.store(alpha_grad + place, tl.sum(a_grad, axis=0) / (a * a))

@@ -28,8 +28,8 @@ def rows_forward(
     a = sharpness(alpha, tl.program_id(0), KIND)
     m = pivot(s, NO_OP)
     d = differences(s, m, KIND)
-    t = threshold(d, m, num_columns, a, KIND, NO_OP, ON_DEVICE)
-    p, _ = weights_and_slopes(d, t[:, None], a, KIND)
+    t = threshold(d, m, num_columns, a, KIND, NO_OP, "exact", ON_DEVICE)
+    p, _ = weights_and_slopes(d, t[:, None], a, KIND, "exact", ON_DEVICE)
     tl.store(weights + cells, p.to(weights.dtype.element_ty), mask=inside)
     tl.store(pivots + row, m)
     tl.store(thresholds + row, t)
@@ -47,10 +47,10 @@ def rows_backward(
     a = sharpness(alpha, tl.program_id(0), KIND)
     m, t = tl.load(pivots + row), tl.load(thresholds + row)
     d = differences(tl.where(inside, s, -float("inf")), m, KIND)
-    p, g, logs = weights_slopes_and_logs(d, t[:, None], a, KIND)
+    p, g, logs = weights_slopes_and_logs(d, t[:, None], a, KIND, "exact", False)
     slope = tl.sum(g, axis=1)
     if NO_OP:
-        no_op_p, no_op_g, no_op_logs = weights_slopes_and_logs(-m, t, a, KIND)
+        no_op_p, no_op_g, no_op_logs = weights_slopes_and_logs(-m, t, a, KIND, "exact", False)
         slope += no_op_g
     delta = tl.sum(g * p_grad, axis=1) / tl.where(slope == 0.0, 1.0, slope)
     s_grad = g * (p_grad - delta[:, None])

@@ -11,7 +11,10 @@ steps, at the latest from the second on, rise monotonically to the root: log-sum
 finite iteration known for sparsemax at a = 1.
 
 ``KIND`` names the case: ``softmax`` (a = 0), ``entmax15`` (a = 1/2) and ``sparsemax`` (a = 1) need no powers,
-``entmax`` takes any a in [0, 1]. ``ON_DEVICE`` is False in the interpreter, which knows no hardware instruction.
+``entmax`` takes any a in [0, 1]. ``ACCURACY`` says how nearly these powers are taken: ``exact`` to rounding; ``half``
+with logarithms within 5e-6 of their size, a hundredth of what half precision rounds patterns by; ``rough`` as the
+hardware does, good enough on the way to the threshold. ``ON_DEVICE`` is False in the interpreter, which knows no
+hardware instruction.
 
 Source: alpha-entmax, Peters et al. 2019, arXiv:1905.05702; its derivative by alpha, Correia et al. 2019,
 arXiv:1909.00015; Softmax_1, Hu et al. 2024, arXiv:2404.03828. The iteration, and a derivative by alpha that does not
@@ -32,6 +35,14 @@ START = tl.constexpr(0.3)
 0."""
 NEARLY = tl.constexpr(1e-4)
 """Distance of a sum from 1 after which one step is left to take: then it is off by 1e-6 at most."""
+NEARLY_HALF = tl.constexpr(1e-2)
+"""The same where patterns are in half precision: then it is off by 1e-5 in root mean square, and by 1e-3 at most."""
+SMALL_A = tl.constexpr(1e-2)
+"""Below, a rough logarithm, 2e-7 off, divided by a would show even in half precision."""
+LOG2E = tl.constexpr(1.4426950408889634)
+LN2 = tl.constexpr(0.6931471805599453)
+NEAR_ZERO = tl.constexpr(-0.0625)
+"""From here up, log(1 + y) is taken by its series where the hardware's logarithm would lose its digits."""
 MAX_STEPS = tl.constexpr(16)
 """Newton steps at most: 1 to 5 serve short rows, long flat ones need the most."""
 
@@ -69,26 +80,39 @@ def differences(scores, pivots, KIND: tl.constexpr):
 
 
 @triton.jit
-def _hardware_log2(x):
-    """Within 2 ** -22 of log2: good enough to approach the threshold, not for the weights themselves."""
-    return tl.inline_asm_elementwise("lg2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
+def _rough_log2(x, ON_DEVICE: tl.constexpr):
+    """Within 2 ** -22 of log2 where x is in [1/2, 2], and relatively so elsewhere."""
+    if ON_DEVICE:
+        return tl.inline_asm_elementwise(
+            "lg2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
+        )
+    else:  # noqa: RET505 - a trailing return would be compiled, too
+        return tl.log2(x)
 
 
 @triton.jit
-def _log1p(y):
-    """log(1 + y) for -1 <= y <= 0, with what rounding 1 + y leaves over put back.
+def _log2_of_1_plus(y, ACCURACY: tl.constexpr, ON_DEVICE: tl.constexpr):
+    """log2(1 + y) for -1 <= y <= 0.
 
-    From y = -1/2 on that sum is rounded, by less than 1e-7, and log is linear so far; below it is exact.
+    Exactly: with what rounding 1 + y leaves over put back. From y = -1/2 on that sum is rounded, by less than 1e-7, and
+    the logarithm is linear so far; below it is exact.
     """
     rounded = 1.0 + y
-    return tl.log(rounded) + (y - (rounded - 1.0))
+    if ACCURACY == "exact":
+        log = tl.log2(rounded) + LOG2E * (y - (rounded - 1.0))
+    elif ACCURACY == "half":
+        series = LOG2E * (y * (1.0 - y * (1 / 2 - y * (1 / 3 - y / 4))))
+        log = tl.where(y > NEAR_ZERO, series, _rough_log2(rounded, ON_DEVICE))
+    else:
+        log = _rough_log2(rounded, ON_DEVICE)
+    return log
 
 
 @triton.jit
-def weights_slopes_and_logs(d, t, a, KIND: tl.constexpr):
-    """Weights and slopes of differences ``d`` at threshold ``t``, exact to rounding, 0 off the support.
+def weights_slopes_and_logs(d, t, a, KIND: tl.constexpr, ACCURACY: tl.constexpr, ON_DEVICE: tl.constexpr):
+    """Weights and slopes of differences ``d`` at threshold ``t``, 0 off the support.
 
-    And, for ``alpha_slope``, the logarithm of v where the kind is ``entmax``: a times that of the weight.
+    And, for ``alpha_slope``, the logarithm of v to base 2 where the kind is ``entmax``: a times that of the weight.
     """
     logs = d
     if KIND == "softmax":
@@ -102,46 +126,34 @@ def weights_slopes_and_logs(d, t, a, KIND: tl.constexpr):
         elif KIND == "entmax15":
             slopes = v
         else:
-            logs = tl.where(v > 0, _log1p(y), 0.0)
-            slopes = tl.where(v > 0, tl.exp((1.0 / a - 1.0) * logs), 0.0)
+            logs = tl.where(v > 0, _log2_of_1_plus(y, ACCURACY, ON_DEVICE), 0.0)
+            slopes = tl.where(v > 0, tl.exp2((1.0 / a - 1.0) * logs), 0.0)
         weights = slopes * v
     return weights, slopes, logs
 
 
 @triton.jit
-def weights_and_slopes(d, t, a, KIND: tl.constexpr):
+def weights_and_slopes(d, t, a, KIND: tl.constexpr, ACCURACY: tl.constexpr, ON_DEVICE: tl.constexpr):
     """The first two of these."""
-    weights, slopes, _ = weights_slopes_and_logs(d, t, a, KIND)
+    weights, slopes, _ = weights_slopes_and_logs(d, t, a, KIND, ACCURACY, ON_DEVICE)
     return weights, slopes
 
 
 @triton.jit
-def _approximate(d, t, a, KIND: tl.constexpr, ON_DEVICE: tl.constexpr):
-    """``weights_and_slopes`` at less cost and with an error that the next Newton step makes good."""
-    if KIND == "entmax" and ON_DEVICE:
-        v = tl.maximum(1.0 + a * (d - t), 0.0, propagate_nan=tl.PropagateNan.ALL)
-        slopes = tl.where(v > 0, tl.exp2((1.0 / a - 1.0) * _hardware_log2(v)), 0.0)
-        weights = slopes * v
-    else:
-        weights, slopes = weights_and_slopes(d, t, a, KIND)
-    return weights, slopes
-
-
-@triton.jit
-def sums(d, t, a, KIND: tl.constexpr, EXACT: tl.constexpr, ON_DEVICE: tl.constexpr):
-    """Sum of each row's weights and of its slopes at threshold ``t``; ``EXACT`` or nearly so."""
-    if EXACT:
-        weights, slopes = weights_and_slopes(d, t[:, None], a, KIND)
-    else:
-        weights, slopes = _approximate(d, t[:, None], a, KIND, ON_DEVICE)
+def sums(d, t, a, KIND: tl.constexpr, ACCURACY: tl.constexpr, ON_DEVICE: tl.constexpr):
+    """Sum of each row's weights and of its slopes at threshold ``t``."""
+    weights, slopes = weights_and_slopes(d, t[:, None], a, KIND, ACCURACY, ON_DEVICE)
     return tl.sum(weights, axis=1), tl.sum(slopes, axis=1)
 
 
 @triton.jit
-def with_no_op(total, slope, pivots, t, a, KIND: tl.constexpr, NO_OP: tl.constexpr):
+def with_no_op(
+    total, slope, pivots, t, a,
+    KIND: tl.constexpr, NO_OP: tl.constexpr, ACCURACY: tl.constexpr, ON_DEVICE: tl.constexpr,
+):  # fmt: skip
     """Both sums with the no-op memory's share, if there is one: its difference is -pivot."""
     if NO_OP:
-        no_op_weight, no_op_slope = weights_and_slopes(-pivots, t, a, KIND)
+        no_op_weight, no_op_slope = weights_and_slopes(-pivots, t, a, KIND, ACCURACY, ON_DEVICE)
         total, slope = total + no_op_weight, slope + no_op_slope
     return total, slope
 
@@ -168,34 +180,45 @@ def newton_step(t, total, slope, a):
 
 
 @triton.jit
-def has_converged(total, a):
+def has_converged(total, a, ACCURACY: tl.constexpr):
     """Whether all rows sum to 1 so nearly that one more step, whose error is the square of this one's, is exact.
 
     Rounding 1 + a d costs 1e-7 / a. A row that is empty or NaN does not count.
     """
     excess = tl.where(total > 0.0, tl.abs(total - 1.0), 0.0)
-    return tl.max(excess, axis=0) <= NEARLY + 1e-7 / a
+    nearly = NEARLY_HALF if ACCURACY == "half" else NEARLY
+    return tl.max(excess, axis=0) <= nearly + 1e-7 / a
 
 
 @triton.jit
-def threshold(d, pivots, num_memories, a, KIND: tl.constexpr, NO_OP: tl.constexpr, ON_DEVICE: tl.constexpr):
+def needs_another_sum(a, ACCURACY: tl.constexpr):
+    """Whether rough sums do not suffice for the last step."""
+    return (a < SMALL_A) if ACCURACY == "half" else True
+
+
+@triton.jit
+def threshold(
+    d, pivots, num_memories, a,
+    KIND: tl.constexpr, NO_OP: tl.constexpr, ACCURACY: tl.constexpr, ON_DEVICE: tl.constexpr,
+):  # fmt: skip
     """The threshold of each row of a tile that holds all its memories, so exact that weights need no normalising."""
     t = first_threshold(pivots, num_memories, a, KIND, NO_OP)
-    total, slope = sums(d, t, a, KIND, False, ON_DEVICE)
-    total, slope = with_no_op(total, slope, pivots, t, a, KIND, NO_OP)
+    total, slope = sums(d, t, a, KIND, "rough", ON_DEVICE)
+    total, slope = with_no_op(total, slope, pivots, t, a, KIND, NO_OP, "rough", ON_DEVICE)
     if KIND == "softmax":
         t = tl.log(tl.where(total == 0.0, 1.0, total))
     else:
         step = 0
-        done = has_converged(total, a)
+        done = has_converged(total, a, ACCURACY)
         while (step < MAX_STEPS) & (done == 0):
             t = newton_step(t, total, slope, a)
-            total, slope = sums(d, t, a, KIND, False, ON_DEVICE)
-            total, slope = with_no_op(total, slope, pivots, t, a, KIND, NO_OP)
-            done = has_converged(total, a)
+            total, slope = sums(d, t, a, KIND, "rough", ON_DEVICE)
+            total, slope = with_no_op(total, slope, pivots, t, a, KIND, NO_OP, "rough", ON_DEVICE)
+            done = has_converged(total, a, ACCURACY)
             step += 1
-        total, slope = sums(d, t, a, KIND, True, ON_DEVICE)
-        total, slope = with_no_op(total, slope, pivots, t, a, KIND, NO_OP)
+        if needs_another_sum(a, ACCURACY):
+            total, slope = sums(d, t, a, KIND, ACCURACY, ON_DEVICE)
+            total, slope = with_no_op(total, slope, pivots, t, a, KIND, NO_OP, ACCURACY, ON_DEVICE)
         t = newton_step(t, total, slope, a)
     return t
 
@@ -204,10 +227,10 @@ def threshold(d, pivots, num_memories, a, KIND: tl.constexpr, NO_OP: tl.constexp
 def alpha_slope(weights, slopes, logs):
     """A ** 2 psi, where psi is minus the derivative of weights by alpha at a fixed threshold, 0 off the support.
 
-    a ** 2 psi = p (exp(x) - 1 - x) with x = -a log(p), which is -``logs``; as a series near x = 0, where the terms
-    cancel. Sums of it are divided, not each weight's.
+    a ** 2 psi = p (exp(x) - 1 - x) with x = -a log(p), which is -``logs`` but for the base; as a series near x = 0,
+    where the terms cancel. Sums of it are divided, not each weight's.
     """
-    x = -logs
+    x = -LN2 * logs
     series = 1 / 2 + x * (1 / 6 + x * (1 / 24 + x * (1 / 120 + x * (1 / 720))))
     near = weights * x * x * series
     far = slopes - weights - weights * x  # slope = p exp(x)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-SIZES = ("num_heads", "num_chunks", "blocks_per_chunk", "num_blocks", "num_pairs")
+SIZES = ("num_heads", "num_chunks", "blocks_per_chunk", "num_blocks", "num_batches")
 """Arguments whose value a kernel is not compiled for: another batch, such as an epoch's last, takes what is there."""
 
 

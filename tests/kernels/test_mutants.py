@@ -27,10 +27,11 @@ MUTANTS = {
         "resident.py", "slope += no_op_g", "slope += 0.0", SHORT,
     ),
     "no_op_left_out_of_the_slope_when_looped": (
-        "looped.py", "_, slope_sum = weights_and_slopes(-m, t, a, KIND)", "slope_sum = tl.zeros_like(t)", LONG,
+        "looped.py", "_, slope_sum = weights_and_slopes(-m, t, a, KIND, ACCURACY, ON_DEVICE)",
+        "slope_sum = tl.zeros_like(t)", LONG,
     ),
     "no_op_left_out_of_the_gradient_by_alpha": (
-        "resident.py", "a_grad += alpha_slope(no_op_p, no_op_g, no_op_logs) * delta", "a_grad += 0.0", SHORT,
+        "resident.py", "a_share += alpha_slope(no_op_p, no_op_g, no_op_logs) * delta", "a_share += 0.0", SHORT,
     ),
     "no_op_left_out_of_the_gradient_by_alpha_when_looped": (
         "looped.py", "a_grad += alpha_slope(no_op_p, no_op_g, no_op_logs) * delta", "a_grad += 0.0", LONG,
@@ -55,10 +56,10 @@ MUTANTS = {
         "looped.py", "0.0, largest), tl.log(total)", "0.0, largest), tl.log2(total)", {**LONG, "alpha": 1.0},
     ),
     "threshold_after_a_single_step": (
-        "separation.py", "<= NEARLY + 1e-7 / a", "<= 1e3", SHORT,
+        "separation.py", "<= nearly + 1e-7 / a", "<= 1e3", SHORT,
     ),
     "small_a_rounded_away": (
-        "separation.py", "tl.log(rounded) + (y - (rounded - 1.0))", "tl.log(rounded)",
+        "separation.py", "tl.log2(rounded) + LOG2E * (y - (rounded - 1.0))", "tl.log2(rounded)",
         {**SHORT, "alpha": (1.0001, 1.001, 1.001)},
     ),
     "delta_of_unclipped_weights": (
