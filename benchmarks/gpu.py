@@ -19,8 +19,10 @@ where it stopped. Parts:
 
 - ``full_size``, which is left out unless it is asked for: the OutEffHop paper's networks at full size, four methods and
   three seeds, trained by as many processes at once as there are workers; outliers and W8A8 of each checkpoint.
-  It takes longer than 8 minutes, and needs all that ``stanhop train`` needs but MLflow and sktime. Called again, on
-  another machine as well, it leaves out what ``full_size.json`` has.
+  It takes longer than 8 minutes.
+- ``sizes``, which is left out as well: the default network's presets wider and deeper, trained in the same way.
+  These two need all that ``stanhop train`` needs but MLflow and sktime. Called again, on another machine as well, they
+  leave out what ``full_size.json`` and ``sizes.json`` have.
 
 The first two need torch, triton and numpy, and nothing else, beside this checkout; ``training`` builds networks from
 the configuration and needs pydantic and pyyaml as well. Peers are measured as far as they are installed: entmax,
@@ -44,7 +46,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the checkout need not be installed
 
 PARTS = ("correctness", "kernels", "training")
-FULL_SIZE = "full_size"
+FULL_SIZE, SIZES = "full_size", "sizes"
 COMPILE, TABLE = "compile", "table"
 MINUTES = 7.5
 """No case begins after these; one more takes seconds."""
@@ -64,14 +66,14 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=1, help="processes that share the cases of correctness")
     parser.add_argument("--share", type=int, help="do this share of them; what the workers are called with")
     parser.add_argument("--seconds", type=float, default=1.5, help="of one phase of a case of kernels")
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="change the preset of full_size")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="change what full_size and sizes train")
     parser.add_argument("--groups", nargs="+", metavar="NAME", help="shapes of correctness and kernels; default all")
     parser.add_argument("--dtypes", nargs="+", metavar="DTYPE", help="precisions of these; default each group's own")
     parser.add_argument("--only", nargs="+", metavar="TEXT", help="cases, or trainings, whose name has one of these")
     parser.add_argument("--without", nargs="+", default=[], metavar="PEER", help="peers to leave out")
     parser.add_argument("--caches", nargs="+", choices=("cold", "warm", "host"), help="which of them; default all")
     given = parser.parse_args()
-    unknown = set(given.parts) - {*PARTS, FULL_SIZE, COMPILE, TABLE}
+    unknown = set(given.parts) - {*PARTS, FULL_SIZE, SIZES, COMPILE, TABLE}
     if unknown:
         parser.error(f"no part is called {sorted(unknown)}; choose of {', '.join(PARTS)}")
     if given.rehearse:
@@ -171,30 +173,52 @@ class Visit:
 
     def full_size(self) -> bool:
         """Table 1 of the OutEffHop paper: what is missing in the folder's document is trained and measured."""
-        self._by_workers(FULL_SIZE)
-        found = self._full_size_found()
-        for path in sorted(self.folder.glob(f"{FULL_SIZE}-*.json")):
-            found[path.stem.removeprefix(f"{FULL_SIZE}-")] = json.loads(path.read_text(encoding="utf-8"))
-            path.unlink()
-        self._keep(FULL_SIZE, found)
-        for name, each in found.items():
+        for name, each in self._trained(FULL_SIZE).items():
             before, after = each["float32"]["mse"], each["quantized"]["w8a8"]["mse"]
             kurtosis, largest = (each["outliers"]["all"][key] for key in ("average_kurtosis", "max_inf_norm"))
             print(f"{name}: MSE {before:.4f}, W8A8 {after:.4f}, kurtosis {kurtosis:.3f}, inf-norm {largest:.3f}")
         return True
 
     def full_size_share(self, share: int) -> None:
-        """Every so manieth training of those that are missing, each in a file of its own."""
+        """Every so manieth training of those that are missing."""
+        from stanhop.benchmarks import full_size
+
+        self._train_share(FULL_SIZE, full_size, share)
+
+    def sizes(self) -> bool:
+        """The default network wider and deeper: what is missing in the folder's document is trained and measured."""
+        for name, each in self._trained(SIZES).items():
+            validation, test, share = each["validation"]["mse"], each["test"]["mse"], each["network_share"]
+            print(f"{name}: MSE {validation:.4f} on the validation rows, {test:.4f} on the test rows, share {share}")
+        return True
+
+    def sizes_share(self, share: int) -> None:
+        """Every so manieth training of those that are missing."""
+        from stanhop.benchmarks import sizes
+
+        self._train_share(SIZES, sizes, share)
+
+    def _trained(self, part: str) -> dict[str, Any]:
+        """Let the workers train what is missing, and keep it all as one document."""
+        self._by_workers(part)
+        found = self._found(part)
+        for path in sorted(self.folder.glob(f"{part}-*.json")):
+            found[path.stem.removeprefix(f"{part}-")] = json.loads(path.read_text(encoding="utf-8"))
+            path.unlink()
+        self._keep(part, found)
+        return found
+
+    def _train_share(self, part: str, trainings: Any, share: int) -> None:
+        """Train and measure ``trainings.cells``, each in a file of its own."""
         import torch
 
-        from stanhop.benchmarks.full_size import cells, measured
         from stanhop.storage import write_text
 
         torch.set_float32_matmul_precision("high")  # products in TF32
-        ended, found = self._deadline(), self._full_size_found()
+        ended, found = self._deadline(), self._found(part)
         missing = [
             cell
-            for cell in cells(is_tiny=self.is_rehearsal, assignments=self.given.set)
+            for cell in trainings.cells(is_tiny=self.is_rehearsal, assignments=self.given.set)
             if cell.name not in found and self._is_wanted(cell.name)
         ]
         for cell in missing[share :: self.given.workers]:
@@ -202,12 +226,13 @@ class Visit:
                 print("time is up: call again to go on")
                 break
             print(f"training {cell.name}", flush=True)
-            measurement = measured(cell, self.folder / "runs") | {"machine": self.machine, "set": self.given.set}
-            write_text(self._path(f"{FULL_SIZE}-{cell.name}"), json.dumps(measurement, indent=1) + "\n")
+            measurement = trainings.measured(cell, self.folder / "runs")
+            measurement |= {"machine": self.machine, "set": self.given.set}
+            write_text(self._path(f"{part}-{cell.name}"), json.dumps(measurement, indent=1) + "\n")
 
-    def _full_size_found(self) -> dict[str, Any]:
+    def _found(self, part: str) -> dict[str, Any]:
         """Trainings that are done, on whatever machine, under the same settings."""
-        found = (self._load(FULL_SIZE) or {"found": {}})["found"]
+        found = (self._load(part) or {"found": {}})["found"]
         return {name: each for name, each in found.items() if each["set"] == self.given.set}
 
     def _by_workers(self, part: str) -> None:

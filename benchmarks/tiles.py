@@ -143,7 +143,7 @@ def trials(problem: Problem) -> Iterator[Trial]:
         candidates = [shipped(shape)]
         if role != "memories":
             candidates += _resident(shape, is_forward=role == "forward", is_softmax=is_softmax)
-        if problem.memories > 96:
+        if problem.memories > 64:
             candidates += _looped(shape, role, is_softmax=is_softmax)
         elif role == "memories":
             continue

@@ -15,9 +15,9 @@ from stanhop.kernels.rows_operator import LARGEST_ROW
 ROOT = Path(__file__).parents[2]
 LARGEST_SHARED = {80: 99 * 1024, 90: 227 * 1024}
 """Bytes of shared memory a program may have, by compute capability; 8.6 and 8.9 have less than 8.0, and its tables."""
-TOLERATED_SPILL = 80
-"""Bytes a thread may spill: most tiles spill none. What spills most, 72, is the backward pass of 17 to 32 memories in
-float32, and was timed: 58 us on an H200, where the next tile, which spills none, takes 94."""
+TOLERATED_SPILL = 128
+"""Bytes a thread may spill: most tiles spill none. What spills most, 120, is the backward pass of 17 to 32 memories in
+float32, and was timed: 80 us on an H200, where the next tile takes 93."""
 
 LONGEST_ROW_IN_REGISTERS = 2**13
 """Longer rows spill: a thread of more than 8 warps has no 255 registers."""
