@@ -66,7 +66,9 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=1, help="processes that share the cases of correctness")
     parser.add_argument("--share", type=int, help="do this share of them; what the workers are called with")
     parser.add_argument("--seconds", type=float, default=1.5, help="of one phase of a case of kernels")
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="change what full_size and sizes train")
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="change what full_size and sizes train"
+    )
     parser.add_argument("--groups", nargs="+", metavar="NAME", help="shapes of correctness and kernels; default all")
     parser.add_argument("--dtypes", nargs="+", metavar="DTYPE", help="precisions of these; default each group's own")
     parser.add_argument("--only", nargs="+", metavar="TEXT", help="cases, or trainings, whose name has one of these")
