@@ -91,3 +91,17 @@ def test_the_published_networks_are_trained_once_each_without_mlflow_and_sktime(
     assert again.returncode == 0
     assert "training" not in again.stdout.replace("training step", "")
     assert json.loads((tmp_path / "full_size.json").read_text())["found"] == found
+
+
+@pytest.mark.slow
+def test_larger_networks_are_trained_once_each_and_their_validation_errors_are_kept(tmp_path: Path) -> None:
+    arguments = ("sizes", "--rehearse", "--output", tmp_path, "--only", "24-steps-64-wide-2")
+    assert call(*arguments).returncode == 0
+    assert set(json.loads((tmp_path / "sizes.json").read_text())["found"]) == {"24-steps-64-wide-2-levels-1"}
+    answer = call("sizes", "--rehearse", "--output", tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.count("training 24-steps") == 1, "one was done"
+    shallow, deep = json.loads((tmp_path / "sizes.json").read_text())["found"].values()
+    assert deep["num_levels"] > shallow["num_levels"]
+    assert deep["num_parameters"] > shallow["num_parameters"]
+    assert 0 < shallow["validation"]["mse"] != shallow["test"]["mse"]
