@@ -32,6 +32,7 @@ adasplash, liger-kernel, flash-attention-softmax-n, transformer-engine. The tabl
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import re
@@ -181,12 +182,6 @@ class Visit:
             print(f"{name}: MSE {before:.4f}, W8A8 {after:.4f}, kurtosis {kurtosis:.3f}, inf-norm {largest:.3f}")
         return True
 
-    def full_size_share(self, share: int) -> None:
-        """Every so manieth training of those that are missing."""
-        from stanhop.benchmarks import full_size
-
-        self._train_share(FULL_SIZE, full_size, share)
-
     def sizes(self) -> bool:
         """The default network wider and deeper: what is missing in the folder's document is trained and measured."""
         for name, each in self._trained(SIZES).items():
@@ -194,48 +189,34 @@ class Visit:
             print(f"{name}: MSE {validation:.4f} on the validation rows, {test:.4f} on the test rows, share {share}")
         return True
 
-    def sizes_share(self, share: int) -> None:
-        """Every so manieth training of those that are missing."""
-        from stanhop.benchmarks import sizes
-
-        self._train_share(SIZES, sizes, share)
-
     def _trained(self, part: str) -> dict[str, Any]:
         """Let the workers train what is missing, and keep it all as one document."""
         self._by_workers(part)
-        found = self._found(part)
-        for path in sorted(self.folder.glob(f"{part}-*.json")):
-            found[path.stem.removeprefix(f"{part}-")] = json.loads(path.read_text(encoding="utf-8"))
-            path.unlink()
+        trainings = self._trainings(part)
+        found = trainings.gathered()
         self._keep(part, found)
+        trainings.forget()
         return found
 
-    def _train_share(self, part: str, trainings: Any, share: int) -> None:
-        """Train and measure ``trainings.cells``, each in a file of its own."""
-        import torch
+    def full_size_share(self, share: int) -> None:
+        """Every so manieth training of those that are missing."""
+        self._train_share(FULL_SIZE, share)
 
-        from stanhop.storage import write_text
+    def sizes_share(self, share: int) -> None:
+        """Likewise."""
+        self._train_share(SIZES, share)
 
-        torch.set_float32_matmul_precision("high")  # products in TF32
-        ended, found = self._deadline(), self._found(part)
-        missing = [
-            cell
-            for cell in trainings.cells(is_tiny=self.is_rehearsal, assignments=self.given.set)
-            if cell.name not in found and self._is_wanted(cell.name)
-        ]
-        for cell in missing[share :: self.given.workers]:
-            if ended():
-                print("time is up: call again to go on")
-                break
-            print(f"training {cell.name}", flush=True)
-            measurement = trainings.measured(cell, self.folder / "runs")
-            measurement |= {"machine": self.machine, "set": self.given.set}
-            write_text(self._path(f"{part}-{cell.name}"), json.dumps(measurement, indent=1) + "\n")
+    def _train_share(self, part: str, share: int) -> None:
+        self._trainings(part).train(
+            share, self.given.workers, is_wanted=self._is_wanted, is_over=self._deadline(), machine=self.machine,
+            report=lambda line: print(line, flush=True),
+        )  # fmt: skip
 
-    def _found(self, part: str) -> dict[str, Any]:
-        """Trainings that are done, on whatever machine, under the same settings."""
-        found = (self._load(part) or {"found": {}})["found"]
-        return {name: each for name, each in found.items() if each["set"] == self.given.set}
+    def _trainings(self, part: str) -> Any:
+        from stanhop.benchmarks.shared_trainings import SharedTrainings
+
+        kind = importlib.import_module(f"stanhop.benchmarks.{part}")
+        return SharedTrainings(part, kind, self.folder, tuple(self.given.set), self.is_rehearsal)
 
     def _by_workers(self, part: str) -> None:
         """Let each worker do its share of a part."""
