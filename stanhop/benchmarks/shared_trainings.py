@@ -65,9 +65,8 @@ class SharedTrainings:
     ) -> None:  # fmt: skip
         """Train and measure every so manieth of those wanted that are not in the document, as far as time allows."""
         torch.set_float32_matmul_precision("high")  # products in TF32
-        kept = self._with_our_settings(
-            self._kept()
-        )  # files of their own come while others train: shares must not depend on them
+        # Files of their own come while others train: shares must not depend on them.
+        kept = self._with_our_settings(self._kept())
         every = self.kind.cells(is_tiny=self.is_tiny, assignments=self.assignments)
         missing = [cell for cell in every if cell.name not in kept and is_wanted(cell.name)]
         for cell in missing[share::num_shares]:
