@@ -14,6 +14,7 @@ import os
 import re
 import sys
 import time
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -169,10 +170,12 @@ def fetch(data_set: DataSet, progress: bool = True) -> Path:
     return target
 
 
-def data_folders() -> list[Path]:
+def data_folders() -> Iterator[Path]:
     """Where data sets are looked for, first to last."""
     own = os.environ.get(DATA_FOLDER_VARIABLE)
-    return [Path(own).expanduser(), cache_folder()] if own else [cache_folder()]
+    if own:
+        yield Path(own).expanduser()
+    yield cache_folder()
 
 
 def cache_folder() -> Path:
