@@ -5,12 +5,17 @@ from __future__ import annotations
 import importlib
 import shutil
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+import torch
 
 from stanhop import kernels
-from tests.kernels.cases import breaches, expected_outcome, looped_plan, outcome, random_case
+from stanhop.hopfield.retrieval import retrieve as retrieve_by_torch
+from tests.kernels.cases import breaches, errors, expected_outcome, looped_plan, outcome, random_case
 
 SOURCE = Path(kernels.__file__).parent
 SHORT = {"sizes": (5, 7), "looped": False}
@@ -106,30 +111,62 @@ QUICK = (
 )
 
 
+@contextmanager
+def altered(
+    name: str, changes: Sequence[tuple[str, str, str]], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[ModuleType]:
+    """A copy of the kernels, as a package of its own, in which ``changes`` (file, text, other text) are made."""
+    shutil.copytree(SOURCE, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in (folder / name).glob("*.py"):
+        text = path.read_text()
+        for file, right, wrong in changes:
+            if path.name == file:
+                assert right in text, "the line to break is not there any more"
+                text = text.replace(right, wrong)
+        path.write_text(text.replace("stanhop.kernels", name).replace("stanhop::", f"{name}::"))
+    monkeypatch.syspath_prepend(folder)
+    try:
+        yield importlib.import_module(name)
+    finally:
+        for module in [each for each in sys.modules if each.split(".")[0] == name]:
+            del sys.modules[module]
+
+
+def loop(package: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a copy of the kernels loop over memories."""
+    launch = importlib.import_module(f"{package.__name__}.launch")
+    for name in ("forward_plan", "backward_plan", "memories_plan"):
+        monkeypatch.setattr(launch, name, looped_plan)
+
+
 @pytest.mark.parametrize(
     "mutant", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in MUTANTS]
 )
 def test_a_mutant_is_noticed(mutant, tmp_path, monkeypatch) -> None:
-    file, right, wrong, options = MUTANTS[mutant]
-    package = f"mutant_{mutant}"
-    shutil.copytree(SOURCE, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
-    for path in (tmp_path / package).glob("*.py"):
-        text = path.read_text()
-        if path.name == file:
-            assert right in text, "the line to break is not there any more"
-            text = text.replace(right, wrong)
-        path.write_text(text.replace("stanhop.kernels", package).replace("stanhop::", f"{package}::"))
-    monkeypatch.syspath_prepend(tmp_path)
-    broken = importlib.import_module(package)
-    if options["looped"]:
-        launch = importlib.import_module(f"{package}.launch")
-        for name in ("forward_plan", "backward_plan", "memories_plan"):
-            monkeypatch.setattr(launch, name, looped_plan)
-    try:
+    *change, options = MUTANTS[mutant]
+    with altered(f"mutant_{mutant}", [tuple(change)], tmp_path, monkeypatch) as broken:
+        if options["looped"]:
+            loop(broken, monkeypatch)
         assert compared(broken.retrieve, **options)
-    finally:
-        for module in [each for each in sys.modules if each.split(".")[0] == package]:
-            del sys.modules[module]
+
+
+@pytest.mark.parametrize("looped", [False, True], ids=["resident", "looped"])
+@pytest.mark.parametrize("no_op", [True, False])
+def test_the_error_of_the_hardwares_logarithm_does_not_show(no_op, looped, tmp_path, monkeypatch) -> None:
+    """The interpreter's is exact, so that its worst error, of either sign, is put in."""
+    worst = "return tl.log2(x) + tl.where((x > 0.6) & (x < 0.8), 2.4e-7, -2.4e-7)"
+    name = f"hardware_{no_op}_{looped}".lower()
+    with altered(name, [("separation.py", "return tl.log2(x)", worst)], tmp_path, monkeypatch) as inexact:
+        if looped:
+            loop(inexact, monkeypatch)
+        alpha = (1.00001, 1.0001, 1.009, 1.011, 1.1, 1.5, 1.99)
+        case = random_case(5, 19, alpha=alpha, no_op=no_op, gated=True)
+        assert not breaches(outcome(inexact.retrieve, case), expected_outcome(case))
+        half = random_case(5, 19, alpha=alpha, no_op=no_op, gated=True, dtype=torch.float16)
+        expected = expected_outcome(half)
+        by_torch = errors(outcome(retrieve_by_torch, half, method="definition"), expected)
+        for quantity, error in errors(outcome(inexact.retrieve, half), expected).items():
+            assert error <= max(2 * by_torch[quantity] + 1e-5, 1e-3 if quantity == "alpha" else 0), quantity
 
 
 @pytest.mark.parametrize("looped", [False, True], ids=["resident", "looped"])

@@ -156,6 +156,15 @@ def test_half_precision_is_at_most_twice_as_far_off_as_torch_in_that_dtype(alpha
         assert error <= max(allowed, 1e-3 if name == "alpha" else 0), name
 
 
+@pytest.mark.parametrize("loops", RESIDENT_AND_LOOPED)
+def test_weights_in_half_precision_sum_to_1(loops, request) -> None:
+    if loops:
+        request.getfixturevalue("looped")
+    case = random_case(100, 18, alpha=(1.2, 1.5, 1.9), no_op=False, dtype=torch.float16, scale=0.5)
+    sums = retrieve(case.query, case.memory, torch.ones_like(case.values), alpha=case.alpha, no_op=False)
+    assert (sums.double() - 1).abs().max() <= 1e-3
+
+
 def test_memories_of_the_whole_batch_are_read_in_place_and_their_gradient_summed() -> None:
     case = random_case(5, 7, alpha=LEARNED, no_op=True)
     query = torch.cat([case.query, case.query.flip(2)])
