@@ -216,8 +216,8 @@ class TrainConfig(Section):
     ema_decay: float = Field(default=0.99, ge=0, lt=1)
     """Decay of the moving average of the weights, which is validated and kept in their place; 0 keeps none."""
     start: Literal["ridge", "mean", "random"] = "ridge"
-    """What the network begins as: the ridge regression of the training windows, its penalty chosen on the validation
-    windows (up to a context of 2,048 steps); the mean of the context; or that and what untrained read-outs add."""
+    """What the network begins as: the ridge regression of the training windows, chosen on the validation windows (up to
+    a context of 2,048 steps); the mean of the context; or that and what untrained read-outs add."""
     stacking: bool = True
     """Whether the trained network is combined with the ridge regression in the proportion that forecasts the validation
     windows best (up to a context of 2,048 steps)."""

@@ -6,9 +6,10 @@ as they are). Of all linear maps the ridge regression has the least
     mean :math:`\lVert y - W x \rVert^2 + \lambda \lVert W - W_0 \rVert^2`,
     which is :math:`W = (E[y x^\top] + \lambda W_0) (E[x x^\top] + \lambda I)^{-1}`,
 
-over windows and channels, :math:`W_0` being the mean of the context. That a context is divided by its deviation as well
-changes nothing, since the map is linear and errors count in scaled units. The penalty :math:`\lambda` is the one with
-the least error on the validation windows.
+over windows and channels, :math:`W_0` being the mean of the context, to which levels return, or its last value, on
+which random walks stay. That a context is divided by its deviation as well changes nothing, since the map is linear and
+errors count in scaled units. :math:`W_0` and the penalty :math:`\lambda` are those with the least error on the
+validation windows.
 
 The joint path, where there is one, is the regression of what the direct path leaves on the last patch of all channels:
 the best of its rank (``reduced``), or nothing where no penalty makes it better than that on the validation windows.
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Self
 
 import torch
@@ -35,7 +36,7 @@ from stanhop.training.lightning_module import ForecastingModule
 PENALTIES = tuple(10.0**exponent for exponent in range(-5, 3))
 """Those to choose from, relative to the mean square of the contexts."""
 PENALTY_UNSEEN = 0.01
-"""The one where there are no validation windows."""
+"""The one where there are no validation windows; it pulls to the mean then."""
 LONGEST_CONTEXT = 2048
 """Steps up to which the regression takes seconds; it takes their cube in time and their square in memory. The last
 patch of all channels counts likewise."""
@@ -56,6 +57,12 @@ class Moments:
     contexts: Tensor
     products: Tensor
     targets: Tensor
+
+    @cached_property
+    def spectrum(self) -> tuple[Tensor, Tensor]:
+        """Variances along axes by which the contexts' entries do not go together, and these axes, one a column."""
+        variances, axes = torch.linalg.eigh(self.contexts)
+        return variances, axes
 
     @classmethod
     def of(cls, rows: Iterable[tuple[Tensor, Tensor]]) -> Self:
@@ -84,7 +91,7 @@ def ridge_maps(moments: Moments, prior: Tensor, penalties: Sequence[float]) -> l
     Returns:
         Maps of the shape of ``prior``, in float64.
     """
-    variances, axes = torch.linalg.eigh(moments.contexts)
+    variances, axes = moments.spectrum
     unit = variances.mean()
     if not unit > 0:  # contexts that never move say nothing
         return [prior.double()] * len(penalties)
@@ -107,7 +114,7 @@ def reduced(weight: Tensor, moments: Moments, rank: int) -> tuple[Tensor, Tensor
     Returns:
         ``down`` ``(rank, inputs)`` and ``up`` ``(outputs, rank)``; the map is ``up @ down``.
     """
-    variances, axes = torch.linalg.eigh(moments.contexts)
+    variances, axes = moments.spectrum
     spreads = variances.clamp(min=0).sqrt()
     along_axes = weight @ axes * spreads  # what each axis does to the forecast, per unit of its spread
     _, directions = torch.linalg.eigh(along_axes.T @ along_axes)
@@ -127,7 +134,7 @@ def begin(module: ForecastingModule, datamodule: SeriesDataModule) -> None:
         return
     weight = mean_of_context(model.context_length, model.prediction_length)
     if start == "ridge" and model.context_length <= LONGEST_CONTEXT:
-        weight = best_ridge(datamodule, prior=weight, instance_norm=model.instance_norm)
+        weight = best_ridge(datamodule)
     for own in (module.network, module.trained_network):
         assert isinstance(own, STanHopNet)
         own.begin_as_linear(weight)
@@ -156,15 +163,25 @@ def _begin_joint_path(module: ForecastingModule, datamodule: SeriesDataModule, d
         own.joint.begin_as(down, up)
 
 
-def best_ridge(datamodule: SeriesDataModule, *, prior: Tensor, instance_norm: bool) -> Tensor:
-    """The regression with the penalty that is best on the validation windows, in the dtype of ``prior``."""
-    train = Moments.of(own_rows(datamodule.train_dataloader(), instance_norm=instance_norm))
+def best_ridge(datamodule: SeriesDataModule) -> Tensor:
+    """The regression with the prior and the penalty that are best on the validation windows, in float32."""
+    model = datamodule.config.model
+    mean, last = (prior(model.context_length, model.prediction_length) for prior in (mean_of_context, last_of_context))
+    train = Moments.of(own_rows(datamodule.train_dataloader(), instance_norm=model.instance_norm))
     if datamodule.num_windows("validation"):
-        validation = Moments.of(own_rows(datamodule.val_dataloader(), instance_norm=instance_norm))
-        best = min(ridge_maps(train, prior, PENALTIES), key=validation.error)
+        validation = Moments.of(own_rows(datamodule.val_dataloader(), instance_norm=model.instance_norm))
+        maps = [*ridge_maps(train, mean, PENALTIES), *ridge_maps(train, last, PENALTIES)]
+        best = min(maps, key=validation.error)
     else:
-        (best,) = ridge_maps(train, prior, [PENALTY_UNSEEN])
-    return best.to(prior.dtype)
+        (best,) = ridge_maps(train, mean, [PENALTY_UNSEEN])
+    return best.float()
+
+
+def last_of_context(context_length: int, prediction_length: int) -> Tensor:
+    """The linear map, ``(prediction_length, context_length)``, by which every step is the last of the context."""
+    weight = torch.zeros(prediction_length, context_length)
+    weight[:, -1] = 1.0
+    return weight
 
 
 def own_rows(batches: Iterable[Batch], *, instance_norm: bool) -> Iterator[tuple[Tensor, Tensor]]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from stanhop.config import ModelConfig
 from stanhop.forecasting.forecaster import choose_device
-from stanhop.model.network import STanHopNet, mean_of_context
+from stanhop.model.network import STanHopNet
 from stanhop.model.normalization import InstanceStatistics
 from stanhop.series.datamodule import SeriesDataModule
 from stanhop.training.least_squares import LONGEST_CONTEXT, best_ridge
@@ -57,8 +57,7 @@ def stack(network: nn.Module, datamodule: SeriesDataModule) -> Stacking | None:
     datamodule.trainer = None  # training is over: windows are shared with no other process
     if not datamodule.num_windows("validation"):
         return None
-    mean = mean_of_context(model.context_length, model.prediction_length)
-    ridge = best_ridge(datamodule, prior=mean, instance_norm=model.instance_norm)
+    ridge = best_ridge(datamodule)
     losses = _losses(network, datamodule, ridge)
     network.cpu()
     best = int((losses == losses.min()).nonzero().max())  # of equal ones the largest share

@@ -78,18 +78,27 @@ def begun(config: RunConfig, data: SeriesSet) -> ForecastingModule:
     return module
 
 
-def test_the_penalty_is_the_best_on_the_validation_windows(config: RunConfig, data: SeriesSet) -> None:
+@pytest.mark.parametrize("returns", [True, False], ids=["returns to its level", "stays where it is"])
+def test_prior_and_penalty_are_the_best_on_the_validation_windows(
+    returns: bool, config: RunConfig, data: SeriesSet
+) -> None:
     (one,) = data.series
     noise = np.random.default_rng(4).normal(size=one.values.shape)
-    data = SeriesSet.of((Series("", one.times, noise, one.channels),), data.layout)
+    values = noise if returns else noise.cumsum(axis=0)
+    data = SeriesSet.of((Series("", one.times, values, one.channels),), data.layout)
     module = begun(config, data)
     datamodule = SeriesDataModule(data, config)
     train, validation = (
         Moments.of(own_rows(loader, instance_norm=True))
         for loader in (datamodule.train_dataloader(), datamodule.val_dataloader())
     )
-    prior = torch.full((config.model.prediction_length, config.model.context_length), 1 / config.model.context_length)
-    errors = [validation.error(weight) for weight in ridge_maps(train, prior, PENALTIES)]
+    mean = torch.full((config.model.prediction_length, config.model.context_length), 1 / config.model.context_length)
+    last = torch.eye(config.model.context_length)[-1:].expand_as(mean)
+    errors, others = (
+        [validation.error(weight) for weight in ridge_maps(train, prior, PENALTIES)]
+        for prior in ((mean, last) if returns else (last, mean))
+    )
+    assert min(errors) < min(others)
     assert isinstance(module.network, STanHopNet)
     assert validation.error(module.network.direct.weight.detach().double()) == pytest.approx(min(errors), rel=1e-5)
     assert errors[0] > 1.01 * min(errors)  # the smallest penalty, best on the windows learned from, is not taken

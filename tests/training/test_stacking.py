@@ -15,7 +15,7 @@ from torch import Tensor
 from stanhop.config import RunConfig
 from stanhop.forecasting.bundle import load_bundle
 from stanhop.forecasting.evaluation import evaluate
-from stanhop.model.network import STanHopNet, build_network, mean_of_context
+from stanhop.model.network import STanHopNet, build_network
 from stanhop.series.datamodule import SeriesDataModule
 from stanhop.series.frame import Series, SeriesSet
 from stanhop.series.windows import Borders
@@ -47,9 +47,7 @@ def opened(config: RunConfig, *, scale: float = 0.3, **model: object) -> STanHop
 
 
 def ridge_of(config: RunConfig, data: SeriesSet) -> Tensor:
-    model = config.model
-    mean = mean_of_context(model.context_length, model.prediction_length)
-    return best_ridge(SeriesDataModule(data, config), prior=mean, instance_norm=model.instance_norm)
+    return best_ridge(SeriesDataModule(data, config))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.35, 1.0])
