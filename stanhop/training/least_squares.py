@@ -6,10 +6,10 @@ as they are). Of all linear maps the ridge regression has the least
     mean :math:`\lVert y - W x \rVert^2 + \lambda \lVert W - W_0 \rVert^2`,
     which is :math:`W = (E[y x^\top] + \lambda W_0) (E[x x^\top] + \lambda I)^{-1}`,
 
-over windows and channels, :math:`W_0` being the mean of the context, to which levels return, or its last value, on
-which random walks stay. That a context is divided by its deviation as well changes nothing, since the map is linear and
-errors count in scaled units. :math:`W_0` and the penalty :math:`\lambda` are those with the least error on the
-validation windows.
+over windows and channels, :math:`W_0` being the mean of the context, to which levels return, or, where the validation
+windows are clearly for it, its last value, on which random walks stay. That a context is divided by its deviation as
+well changes nothing, since the map is linear and errors count in scaled units. The penalty :math:`\lambda` is the one
+with the least error on the validation windows.
 
 The joint path, where there is one, is the regression of what the direct path leaves on the last patch of all channels:
 the best of its rank (``reduced``), or nothing where no penalty makes it better than that on the validation windows.
@@ -37,6 +37,9 @@ PENALTIES = tuple(10.0**exponent for exponent in range(-5, 3))
 """Those to choose from, relative to the mean square of the contexts."""
 PENALTY_UNSEEN = 0.01
 """The one where there are no validation windows; it pulls to the mean then."""
+CLEARLY = 0.01
+"""By which share the error on the validation windows has to be lower for the last value to be preferred to the mean:
+one stretch of rows tells no smaller difference for the next."""
 LONGEST_CONTEXT = 2048
 """Steps up to which the regression takes seconds; it takes their cube in time and their square in memory. The last
 patch of all channels counts likewise."""
@@ -164,14 +167,18 @@ def _begin_joint_path(module: ForecastingModule, datamodule: SeriesDataModule, d
 
 
 def best_ridge(datamodule: SeriesDataModule) -> Tensor:
-    """The regression with the prior and the penalty that are best on the validation windows, in float32."""
+    """The regression with the penalty that is best on the validation windows, in float32.
+
+    It is pulled to the mean of the context, or to its last value where that is clearly better there.
+    """
     model = datamodule.config.model
     mean, last = (prior(model.context_length, model.prediction_length) for prior in (mean_of_context, last_of_context))
     train = Moments.of(own_rows(datamodule.train_dataloader(), instance_norm=model.instance_norm))
     if datamodule.num_windows("validation"):
         validation = Moments.of(own_rows(datamodule.val_dataloader(), instance_norm=model.instance_norm))
-        maps = [*ridge_maps(train, mean, PENALTIES), *ridge_maps(train, last, PENALTIES)]
-        best = min(maps, key=validation.error)
+        best, other = (min(ridge_maps(train, prior, PENALTIES), key=validation.error) for prior in (mean, last))
+        if validation.error(other) < (1 - CLEARLY) * validation.error(best):
+            best = other
     else:
         (best,) = ridge_maps(train, mean, [PENALTY_UNSEEN])
     return best.float()
