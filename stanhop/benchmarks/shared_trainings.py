@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import torch
 
-from stanhop.storage import write_text
+from stanhop.storage import remove_file, write_text
 
 
 class Cell(Protocol):
@@ -57,7 +57,7 @@ class SharedTrainings:
     def forget(self) -> None:
         """Delete the files of single trainings, whose content stands in the document by now."""
         for path in self._own_files():
-            path.unlink()
+            remove_file(path)
 
     def train(
         self, share: int, num_shares: int, *, is_wanted: Callable[[str], bool], is_over: Callable[[], bool],

@@ -111,7 +111,8 @@ def test_what_is_measured_does_not_depend_on_how_many_windows_come_together(netw
     together, alone = (measure_outliers(built, contexts.split(size)) for size in (10, 1))
     assert [row.name for row in alone.outputs] == [row.name for row in together.outputs]
     for one, other in zip(alone.outputs, together.outputs, strict=True):
-        assert one.inf_norm == pytest.approx(other.inf_norm, rel=1e-4), one.name
+        # The direct path begins as the mean of a standardised context, which is 0 but for rounding.
+        assert one.inf_norm == pytest.approx(other.inf_norm, rel=1e-4, abs=1e-6), one.name
     assert not any("memories.memory_proj" in row.name for row in alone.outputs)
 
 
