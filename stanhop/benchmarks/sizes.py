@@ -20,6 +20,7 @@ from stanhop.series.catalog import data_sets
 from stanhop.series.load import load_series
 from stanhop.series.windows import Split
 from stanhop.training.once import fit_once
+from stanhop.training.outcome import MODEL
 
 DATA = "ETTh1"
 PRESETS = {24: "etth1", 168: "etth1-168"}
@@ -70,8 +71,8 @@ def cells(*, is_tiny: bool = False, assignments: Sequence[str] = ()) -> Iterator
         is_tiny: Whether to cut it to what says nothing and takes seconds.
         assignments: ``key=value`` that change every preset.
     """
-    sizes = list(itertools.product(PRESETS, MODEL_DIMS, NUM_LEVELS))
-    for seed, (steps, model_dim, num_levels) in itertools.product(SEEDS, sizes[:2] if is_tiny else sizes):
+    every = list(itertools.product(SEEDS, PRESETS, MODEL_DIMS, NUM_LEVELS))
+    for seed, steps, model_dim, num_levels in every[: len(NUM_LEVELS)] if is_tiny else every:
         own = {
             "model.model_dim": 8 if is_tiny else model_dim,
             "model.feedforward_dim": 8 if is_tiny else 2 * model_dim,
@@ -82,8 +83,6 @@ def cells(*, is_tiny: bool = False, assignments: Sequence[str] = ()) -> Iterator
         layers = [*preset_layers(PRESETS[steps]), data_sets()[DATA].layer(), Layer("the grid of sizes", nest(own))]
         config = resolve([*layers, *map(assignment_layer, assignments)])
         yield SizeCell(steps, model_dim, num_levels, config)
-        if is_tiny and seed == SEEDS[0] and num_levels == NUM_LEVELS[-1]:
-            return
 
 
 def measured(cell: SizeCell, folder: Path) -> dict[str, Any]:
@@ -94,7 +93,7 @@ def measured(cell: SizeCell, folder: Path) -> dict[str, Any]:
     """
     series_set = load_series(cell.config.data)
     metrics = fit_once(cell.config, run_path=folder / cell.name, series_set=series_set, progress=False).metrics
-    bundle = load_bundle(folder / cell.name / "model")
+    bundle = load_bundle(folder / cell.name / MODEL)
 
     def errors(split: Split) -> dict[str, float]:
         found = evaluate(bundle, series_set, split=split, device=cell.config.train.device).metrics
