@@ -164,7 +164,7 @@ def resident_backward(
     pair_query = row_of(query, query_strides, batch, head)
     pair_out_grad = row_of(retrieved_grad, retrieved_grad_strides, batch, head)
     pair_query_grad = row_of(query_grad, query_grad_strides, batch, head)
-    # Without sums over blocks half of the registers do; a loop of one step compiles to other code, so it is called twice.
+    # Without sums over blocks half of the registers do. A loop of one step compiles to other code: hence two calls.
     if ONE_BLOCK:
         k_grad, v_grad, a_grad = _gradients_of_block(
             chunk, k, v, a, gamma, is_column, columns, head_features, values_features,
