@@ -108,7 +108,6 @@ class Variant:
 def variants_of(config: RunConfig) -> list[Variant]:
     """Every variant of a preset, the preset itself first."""
     model, train = config.model, config.train
-    joint_rank = 0 if model.joint_rank else 64
     losses = [loss for loss in ("mae", "mse", "huber") if loss != train.loss]
     return [
         Variant("the preset"),
@@ -125,7 +124,11 @@ def variants_of(config: RunConfig) -> list[Variant]:
             for each in ("ridge", "mean", "random")
             if each != train.start
         ],
-        Variant(f"rank {joint_rank} of the joint path", {"model.joint_rank": joint_rank}),
+        *[
+            Variant(f"rank {rank} of the joint path", {"model.joint_rank": rank})
+            for rank in (0, 64)
+            if rank != model.joint_rank
+        ],
         _switched("instance norm", "model.instance_norm", model.instance_norm),
         _switched("seasonal profile", "model.seasonal_profile", model.seasonal_profile),
         _switched("channel embedding", "model.channel_embedding", model.channel_embedding),

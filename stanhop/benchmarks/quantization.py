@@ -18,7 +18,7 @@ from torch import Tensor
 
 from stanhop.benchmarks.measurement import keep, kept
 from stanhop.benchmarks.network_figures import StepTime, StepTimes, time_steps
-from stanhop.config import RunConfig
+from stanhop.config import RunConfig, file_layer, resolve
 from stanhop.errors import Code, ConfigError, OutputError, quoted
 from stanhop.forecasting.bundle import Bundle, bundle_digest, load_bundle
 from stanhop.forecasting.evaluation import evaluate
@@ -34,7 +34,7 @@ from stanhop.series.frame import SeriesSet
 from stanhop.series.load import load_series
 from stanhop.storage import write_text
 from stanhop.training.once import fit_once
-from stanhop.training.outcome import METRICS, MODEL, read_outcome
+from stanhop.training.outcome import CONFIG, METRICS, MODEL, read_outcome
 
 GATED = "gated_"
 """Prefix of a method whose heads are gated: ``gated_softmax`` is the paper's gated attention."""
@@ -168,12 +168,12 @@ def _trained(cell: Cell, series_set: SeriesSet, path: Path, *, progress: bool, r
     if not (path / METRICS).exists():
         report(f"training {cell.name}")
         fit_once(cell.config, run_path=path, progress=progress, series_set=series_set)
-    bundle = load_bundle(path / MODEL)
-    found, asked = (each.model_dump(exclude={"tracking"}) for each in (bundle.config, cell.config))
+    began_with = resolve([file_layer(path / CONFIG)])  # the model's own has what the data decided
+    found, asked = (each.model_dump(exclude={"tracking"}) for each in (began_with, cell.config))
     if found != asked:
         problem = "holds a training of another configuration"
         raise OutputError(Code.OUTPUT, problem, fix="choose another --output folder", file=path)
-    return bundle
+    return load_bundle(path / MODEL)
 
 
 def _measured(cell: Cell, bundle: Bundle, series_set: SeriesSet, path: Path, *, report: Report) -> Measured:

@@ -129,9 +129,10 @@ class ModelConfig(Section):
     """Adjacent patches merged per level (coarse-graining); 1 merges none."""
     num_memories: PositiveInt = Field(default=10, le=65_536)
     """Learned memories of the layer across channels."""
-    joint_rank: int = Field(default=0, ge=0, le=16_384)
+    joint_rank: int | None = Field(default=None, ge=0, le=16_384)
     """Rank of a linear map from the last patch of all channels to the forecast of all, beside each channel's own; 0 has
-    none. For few channels that say much about one another."""
+    none. If not given, 64 where the validation windows are clearly for it, as they are where channels say much about
+    one another, and 0 elsewhere."""
     separation: Literal[
         "outeffhop", "sparse_outeffhop", "softmax", "gsh", "sparsemax", "clipped_softmax", "clipped_outeffhop"
     ] = "outeffhop"
@@ -187,7 +188,7 @@ class ModelConfig(Section):
             ("num_updates", 1),
             ("head", "point"),
         ):
-            if getattr(self, key) != only:
+            if getattr(self, key) not in (only, None):
                 raise ValueError(f"network {self.network} has no {key}: set model.{key} to {json.dumps(only)}")
         return self
 

@@ -45,7 +45,7 @@ class STanHopNet(nn.Module):
         self.encoder = nn.ModuleList(EncoderLevel(config, level) for level in range(config.num_levels))
         self.read_outs = nn.ModuleList(ReadOut(config, level) for level in range(config.num_levels))
         self.direct = DirectPath(config.context_length, config.prediction_length)
-        self.joint = JointPath(config, num_channels) if config.joint_rank else None
+        self.joint = JointPath(config, num_channels, rank=config.joint_rank) if config.joint_rank else None
         if config.head == "quantile":
             self.spreads = nn.ModuleList(
                 ReadOut(config, level, num_outputs=2 * len(config.levels)) for level in range(config.num_levels)
@@ -187,14 +187,19 @@ class JointPath(nn.Module):
     It works on contexts without their mean but with their spread, since a small motion of one channel may say much
     about another.
 
+    Args:
+        config: Lengths of patch and horizon.
+        num_channels: Channels of the series.
+        rank: At most; there are no more directions than inputs.
+
     Source: reduced-rank regression, Izenman 1975, Journal of Multivariate Analysis 5(2).
     """
 
-    def __init__(self, config: ModelConfig, num_channels: int) -> None:
+    def __init__(self, config: ModelConfig, num_channels: int, *, rank: int) -> None:
         super().__init__()
         self.num_channels, self.num_steps = num_channels, config.patch_length
         num_inputs, num_outputs = num_channels * config.patch_length, num_channels * config.prediction_length
-        rank = min(config.joint_rank, num_inputs)
+        rank = min(rank, num_inputs)
         self.down = nn.Linear(num_inputs, rank)
         self.up = nn.Linear(rank, num_outputs)
         self.begin_as_nothing()

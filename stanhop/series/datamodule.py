@@ -170,6 +170,11 @@ class SeriesDataModule(pl.LightningDataModule):
         self._values = torch.from_numpy(np.concatenate(tables))  # (steps of all series, channels)
         self._starts = {split: torch.from_numpy(np.concatenate(starts[split])) for split in SPLITS}
 
+    @property
+    def num_channels(self) -> int:
+        """Channels of every series."""
+        return self._values.shape[1]
+
     def num_windows(self, split: Split) -> int:
         """Windows of all series in ``split``, over all processes."""
         return len(self._starts[split])

@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -29,8 +29,8 @@ from stanhop.training.checkpoint import MANIFEST, AtomicCheckpointIO, Checkpoint
 from stanhop.training.checks import OF_TRAIN, Advice, check_machine, check_run_path
 from stanhop.training.companions import Companions, leaving_with_the_main_process
 from stanhop.training.guards import SignalWatch
+from stanhop.training.joint_path import with_joint_rank
 from stanhop.training.journal import Epoch, Journal
-from stanhop.training.least_squares import begin
 from stanhop.training.lightning_module import ForecastingModule
 from stanhop.training.outcome import (
     CHECKPOINTS,
@@ -47,6 +47,7 @@ from stanhop.training.outcome import (
 from stanhop.training.progress import Progress, Terminal
 from stanhop.training.saving import Saver
 from stanhop.training.stacking import Stacking, stack
+from stanhop.training.start import begin
 
 logger = logging.getLogger(__name__)
 
@@ -178,6 +179,7 @@ def _remove_leftovers(task: _Task) -> None:
 
 def _run(task: _Task, store: Store | None, *, checkpoint: Path | None) -> FitResult:
     """Train, from ``checkpoint`` on if there is one, and record it all."""
+    task = _decided(task)
     run_path, config = task.run_path, _without_credentials(task.config)
     with _tracked(task, store) as run:
         run.log_config(config)
@@ -207,6 +209,15 @@ def _run(task: _Task, store: Store | None, *, checkpoint: Path | None) -> FitRes
         run_id=run.run_id,
         was_complete=False,
     )
+
+
+def _decided(task: _Task) -> _Task:
+    """``task`` with what its configuration leaves to the data; ``config.yaml`` leaves it to them."""
+    config = with_joint_rank(task.config, task.datamodule)
+    rank = config.model.joint_rank
+    if config is not task.config and rank and task.shows_progress:
+        Terminal().line(f"channels say much about one another: a joint path forecasts them (model.joint_rank {rank})")
+    return replace(task, config=config)
 
 
 def _train(task: _Task, run: TrackedRun, checkpoint: Path | None) -> tuple[ForecastingModule, Journal]:
@@ -341,7 +352,7 @@ def _help(task: _Task, *, resume: bool) -> None:
     """
     try:
         with leaving_with_the_main_process():
-            _train(task, TrackedRun(None, None), task.folder.resume() if resume else None)
+            _train(_decided(task), TrackedRun(None, None), task.folder.resume() if resume else None)
     except UserError:  # the main process has met the same and reports it
         raise SystemExit(0) from None
     raise SystemExit(0)

@@ -1,4 +1,4 @@
-r"""What the linear paths begin with: the ridge regressions of all training windows, in closed form.
+r"""Ridge regressions of all training windows, in closed form: what the linear paths begin with.
 
 A context without its mean is :math:`x`, its target without that mean :math:`y` (without instance normalisation, both
 as they are). Of all linear maps the ridge regression has the least
@@ -11,9 +11,6 @@ windows are clearly for it, its last value, on which random walks stay. That a c
 well changes nothing, since the map is linear and errors count in scaled units. The penalty :math:`\lambda` is the one
 with the least error on the validation windows.
 
-The joint path, where there is one, is the regression of what the direct path leaves on the last patch of all channels:
-the best of its rank (``reduced``), or nothing where no penalty makes it better than that on the validation windows.
-
 Source: Hoerl & Kennard 1970; closed forms of linear forecasters, Toner & Darlow 2024, arXiv:2403.14587; reduced rank,
 Izenman 1975, Journal of Multivariate Analysis 5(2).
 """
@@ -22,16 +19,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from stanhop.model.network import STanHopNet, mean_of_context
+from stanhop.model.network import mean_of_context
 from stanhop.model.normalization import InstanceStatistics
 from stanhop.series.datamodule import Batch, SeriesDataModule
-from stanhop.training.lightning_module import ForecastingModule
 
 PENALTIES = tuple(10.0**exponent for exponent in range(-5, 3))
 """Those to choose from, relative to the mean square of the contexts."""
@@ -126,46 +122,6 @@ def reduced(weight: Tensor, moments: Moments, rank: int) -> tuple[Tensor, Tensor
     return (kept.T * inverse) @ axes.T, along_axes @ kept
 
 
-def begin(module: ForecastingModule, datamodule: SeriesDataModule) -> None:
-    """Have the network in ``module``, and its average, begin as the linear map that ``train.start`` names, if it does.
-
-    The regressions learn from the windows of the first epoch. A published network has no direct path and is left as it
-    is.
-    """
-    start, model = module.config.train.start, module.config.model
-    if start == "random" or not isinstance(module.network, STanHopNet):
-        return
-    weight = mean_of_context(model.context_length, model.prediction_length)
-    if start == "ridge" and model.context_length <= LONGEST_CONTEXT:
-        weight = best_ridge(datamodule)
-    for own in (module.network, module.trained_network):
-        assert isinstance(own, STanHopNet)
-        own.begin_as_linear(weight)
-    joint = module.network.joint
-    if start == "ridge" and joint is not None and joint.down.in_features <= LONGEST_CONTEXT:
-        _begin_joint_path(module, datamodule, weight)
-
-
-def _begin_joint_path(module: ForecastingModule, datamodule: SeriesDataModule, direct: Tensor) -> None:
-    """Have the joint paths begin as the regression of what ``direct`` leaves."""
-    model = module.config.model
-    rows = partial(joint_rows, direct=direct, num_steps=model.patch_length, instance_norm=model.instance_norm)
-    train = Moments.of(rows(datamodule.train_dataloader()))
-    maps = ridge_maps(train, torch.zeros_like(train.products.T), PENALTIES)
-    if datamodule.num_windows("validation"):
-        validation = Moments.of(rows(datamodule.val_dataloader()))
-        weight = min([torch.zeros_like(maps[0]), *maps], key=validation.error)
-    else:
-        weight = maps[PENALTIES.index(PENALTY_UNSEEN)]
-    if not weight.any():
-        return
-    for own in (module.network, module.trained_network):
-        assert isinstance(own, STanHopNet)
-        assert own.joint is not None
-        down, up = reduced(weight, train, own.joint.down.out_features)
-        own.joint.begin_as(down, up)
-
-
 def best_ridge(datamodule: SeriesDataModule) -> Tensor:
     """The regression with the penalty that is best on the validation windows, in float32.
 
@@ -193,21 +149,11 @@ def last_of_context(context_length: int, prediction_length: int) -> Tensor:
 
 def own_rows(batches: Iterable[Batch], *, instance_norm: bool) -> Iterator[tuple[Tensor, Tensor]]:
     """For each batch, a row for each channel of each window: its context, and its target."""
-    for context, target in _centred(batches, instance_norm=instance_norm):
+    for context, target in centred(batches, instance_norm=instance_norm):
         yield context.transpose(1, 2).flatten(0, 1), target.transpose(1, 2).flatten(0, 1)
 
 
-def joint_rows(
-    batches: Iterable[Batch], *, direct: Tensor, num_steps: int, instance_norm: bool
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """For each batch, a row for each window: the last ``num_steps`` of all channels, and what ``direct`` leaves."""
-    for context, target in _centred(batches, instance_norm=instance_norm):
-        contexts, targets = context.transpose(1, 2), target.transpose(1, 2)
-        left = targets - contexts @ direct.double().T
-        yield contexts[..., -num_steps:].flatten(1), left.flatten(1)
-
-
-def _centred(batches: Iterable[Batch], *, instance_norm: bool) -> Iterator[Batch]:
+def centred(batches: Iterable[Batch], *, instance_norm: bool) -> Iterator[Batch]:
     """Each batch in float64 (a mean taken away in float32 is not quite gone), without the mean of its context."""
     for batch in batches:
         context, target = (part.double() for part in batch)

@@ -12,10 +12,11 @@ from stanhop.model.network import STanHopNet, build_network
 from stanhop.series.datamodule import SeriesDataModule
 from stanhop.series.frame import Series, SeriesSet
 from stanhop.series.windows import Borders, borders
-from stanhop.training import least_squares
+from stanhop.training import least_squares, start
 from stanhop.training.in_memory import fit_in_memory
-from stanhop.training.least_squares import PENALTIES, Moments, begin, best_ridge, own_rows, reduced, ridge_maps
+from stanhop.training.least_squares import PENALTIES, Moments, best_ridge, own_rows, reduced, ridge_maps
 from stanhop.training.lightning_module import ForecastingModule
+from stanhop.training.start import begin
 
 CONTEXT, STEPS = 7, 3
 
@@ -155,7 +156,7 @@ def test_a_random_start_is_left_as_it_was_drawn(config: RunConfig, data: SeriesS
 def test_long_contexts_are_left_as_they_begin(
     config: RunConfig, data: SeriesSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(least_squares, "LONGEST_CONTEXT", config.model.context_length - 1)
+    monkeypatch.setattr(start, "LONGEST_CONTEXT", config.model.context_length - 1)
     direct = begun(config, data).network.get_parameter("direct.weight")
     assert torch.allclose(direct, torch.tensor(1 / config.model.context_length))
 
