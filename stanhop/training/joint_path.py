@@ -3,9 +3,9 @@
 It forecasts by the last patch of all channels what the direct path, which looks at one channel at a time, leaves. As a
 regression it is the best of its rank (``reduced``), with the penalty that is best on the validation windows.
 
-Of channels that say much about one another, as those of the weather, it takes a seventh off the squared error; of those
-that do not it learns by heart what does not hold later. So unless ``model.joint_rank`` says, a network has one where
-the validation windows are clearly for the regression (``evidence.py``).
+Where channels say much about one another, as those of the weather, it lowers the error; where they do not, it learns by
+heart what does not hold later. So unless ``model.joint_rank`` says, a network has one where the validation windows are
+clearly for the regression (``evidence.py``).
 """
 
 from __future__ import annotations
