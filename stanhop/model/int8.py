@@ -76,6 +76,7 @@ class Int8Linear(nn.Module):
             self.register_buffer("input_zero_point", torch.zeros((), dtype=torch.int32))
         self._packed: tuple[Any, ...] | None = None
         self._static_grid = (1.0, 0)
+        self._would_saturate = False
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy needs; the kernel's own layout of the weights is made anew."""
@@ -88,9 +89,9 @@ class Int8Linear(nn.Module):
             return product.float() * self.weight_scale + self.bias
         if self.activations == "float32":
             return functional.linear(inputs, self.weight * self.weight_scale[:, None], self.bias)
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() and not self._would_saturate:
             return self._by_pattern(inputs)
-        if inputs.device.type == "cpu" and has_kernels():
+        if not self._would_saturate and inputs.device.type == "cpu" and has_kernels():
             return self._by_kernel(inputs)
         return self.by_definition(inputs)
 
@@ -129,9 +130,13 @@ class Int8Linear(nn.Module):
         return self._packed
 
     def settle(self) -> None:
-        """Take scale and zero point for final, as plain numbers, which is what torch's compiler looks for."""
+        """Take scale and zero point for final, as plain numbers, which is what torch's compiler looks for.
+
+        It makes the pattern oneDNN's product on every CPU, also where that one's sums of two saturate.
+        """
         if self.activations == "static":
             self._static_grid = (float(self.input_scale), int(self.input_zero_point))
+            self._would_saturate = self.weight.device.type == "cpu" and not has_kernels()
 
     def _by_pattern(self, inputs: Tensor) -> Tensor:
         """``forward`` as the operations that torch's compiler turns into int8 kernels, fused with what is around."""

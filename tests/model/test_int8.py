@@ -73,6 +73,15 @@ def test_without_kernels_the_definition_runs(activations, monkeypatch) -> None:
     assert linear(inputs_of(linear)).equal(linear.by_definition(inputs_of(linear)))
 
 
+def test_without_kernels_a_compiled_layer_is_the_definition_and_leaves_saturating_products_alone(monkeypatch) -> None:
+    linear = filled(5, 7, "static")
+    monkeypatch.setattr(int8, "has_kernels", lambda: False)
+    monkeypatch.setattr(Int8Linear, "_by_pattern", None)
+    linear.settle()
+    compiled = torch.compile(linear, backend="eager", fullgraph=True)
+    assert compiled(inputs_of(linear)).equal(linear.by_definition(inputs_of(linear)))
+
+
 @pytest.mark.parametrize("activations", ["dynamic", "static", "bfloat16", "float32"])
 def test_the_output_is_close_to_that_of_float_activations(activations) -> None:
     linear = filled(64, 64, activations)
