@@ -3,7 +3,7 @@
     python benchmarks/gpu.py                       # all parts, one after the other
     python benchmarks/gpu.py correctness kernels   # some of them
     python benchmarks/gpu.py --rehearse            # every part on a CPU, tiny, kernels in Triton's interpreter
-    python benchmarks/gpu.py table                 # the goals once more, from what is kept; on any machine
+    python benchmarks/gpu.py table                 # goals and sizes once more, from what is kept; on any machine
     python benchmarks/gpu.py --workers 12          # the gates by 12 processes, for compiling takes longest
     python benchmarks/gpu.py compile kernels --workers 12     # our kernels compiled so, then gates and times by one
 
@@ -86,7 +86,8 @@ def main() -> int:
     from stanhop.benchmarks.kernels.summary import summarise
 
     if given.parts == [TABLE]:
-        print(summarise(given.output or RESULTS))
+        folder = given.output or RESULTS
+        print(*filter(None, (table_of_sizes(folder), summarise(folder))), sep="\n\n")
         return 0
     if not given.rehearse and not torch.cuda.is_available():
         print("there is no CUDA device here; --rehearse runs every part on a CPU", file=sys.stderr)
@@ -184,9 +185,8 @@ class Visit:
 
     def sizes(self) -> bool:
         """The default network wider and deeper: what is missing in the folder's document is trained and measured."""
-        for name, each in self._trained(SIZES).items():
-            validation, test, share = each["validation"]["mse"], each["test"]["mse"], each["network_share"]
-            print(f"{name}: MSE {validation:.4f} on the validation rows, {test:.4f} on the test rows, share {share}")
+        self._trained(SIZES)
+        print(table_of_sizes(self.folder))
         return True
 
     def _trained(self, part: str) -> dict[str, Any]:
@@ -367,6 +367,20 @@ class Visit:
         document = self._load(name)
         is_here = document is not None and document["machine"] == self.machine
         return document["found"] if document is not None and is_here else {}
+
+
+def table_of_sizes(folder: Path) -> str:
+    """What the part ``sizes`` found as text, which goes to ``folder`` as well; nothing where it has not run."""
+    path = folder / f"{SIZES}.json"
+    found = json.loads(path.read_text(encoding="utf-8"))["found"] if path.exists() else {}
+    if not found:
+        return ""
+    from stanhop.benchmarks.sizes import to_text
+    from stanhop.storage import write_text
+
+    text = to_text(found)
+    write_text(folder / f"{SIZES}.txt", text + "\n")
+    return text
 
 
 def _kernels_of(case: Any) -> tuple[Any, ...]:

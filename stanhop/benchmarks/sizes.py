@@ -7,10 +7,12 @@ are measured beside them, and choose nothing.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from stanhop.benchmarks.quantization import Errors
 from stanhop.config import Layer, RunConfig, assignment_layer, nest, preset_layers, resolve
@@ -111,3 +113,20 @@ def measured(cell: SizeCell, folder: Path) -> dict[str, Any]:
         "validation": errors("validation"),
         "test": errors("test"),
     }
+
+
+def to_text(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """A line a size: MSE and MAE in scaled units, means and standard deviations over the seeds, as columns.
+
+    Args:
+        found: What ``measured`` gave, by name; at least one.
+    """
+    size = ["prediction_length", "num_levels", "model_dim", "num_parameters"]
+    parts = [f"{split}.{error}" for split in ("validation", "test") for error in ("mse", "mae")]
+    flat = pd.json_normalize([dict(each) for each in found.values()])
+    seeds = flat.groupby(size)
+    columns = {"seeds": seeds.size().astype(str), "network share": seeds["network_share"].mean().map("{:.2f}".format)}
+    for part in parts:
+        mean, deviation = seeds[part].mean().map("{:.4f}".format), seeds[part].std().map("{:.4f}".format)
+        columns[part] = mean.str.cat(deviation, sep=" ± ").str.removesuffix(" ± nan")
+    return pd.DataFrame(columns).reset_index().to_string(index=False)
