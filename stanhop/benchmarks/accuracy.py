@@ -60,6 +60,7 @@ def run_grid(
     folder: Path,
     stride: int,
     tracking: TrackingConfig,
+    trains_networks: bool = True,
     progress: bool = True,
     report: Report = lambda line: None,
 ) -> list[Measurement]:
@@ -71,6 +72,7 @@ def run_grid(
         folder: Where the runs and measurements are kept; the same folder goes on where it was stopped.
         stride: Every which window a baseline that is fitted to each window anew is measured on.
         tracking: Where the runs are recorded, under one parent.
+        trains_networks: Whether to; otherwise the cells only say what to measure the baselines on.
         progress: Whether to show epochs.
         report: Told what begins.
 
@@ -81,8 +83,9 @@ def run_grid(
     with locked(folder / LOCK), parent_run(folder, tracking, tags={"stanhop.benchmark": "accuracy"}) as (store, parent):
         grid = _Grid(folder, stride, store, parent, progress, report)
         data_sets = {cell.config.data.source: load_series(cell.config.data) for cell in cells}
-        networks = [grid.train(cell, data_sets[cell.config.data.source]) for cell in cells]
-        networks = grid.with_step_times(cells, networks, data_sets)
+        trained = cells if trains_networks else ()
+        networks = [grid.train(cell, data_sets[cell.config.data.source]) for cell in trained]
+        networks = grid.with_step_times(trained, networks, data_sets)
         others = [
             grid.measure(baseline, cell, seed, data_sets[cell.config.data.source])
             for baseline in baselines

@@ -29,7 +29,8 @@ FLAGS: FlagTable = {
     "tracking.experiment": ("--experiment",),
 }
 GATED = "gated_"
-NO_BASELINES = "none"
+NONE = "none"
+DEFAULT_SEPARATION = "outeffhop"
 TABLE = "accuracy"
 
 Names = Annotated[str, typer.Option("--data", metavar="NAME[,NAME]...", help="Named data sets, or files.")]
@@ -41,7 +42,7 @@ Separations = Annotated[
     typer.Option(
         "--separations",
         metavar="NAME[,NAME]...",
-        help="How scores become weights; gated_ before a name gates the heads as well.",
+        help="How scores become weights; gated_ before a name gates the heads as well. None trains no network.",
     ),
 ]
 Seeds = Annotated[str, typer.Option("--seeds", metavar="SEED[,SEED]...", help="A training for each.")]
@@ -58,7 +59,7 @@ Stride = Annotated[
 def accuracy(
     data: Names = "ETTh1",
     horizons: Horizons = "24",
-    separations: Separations = "outeffhop",
+    separations: Separations = DEFAULT_SEPARATION,
     seeds: Seeds = "1,2,3",
     baselines: Baselines = "naive,seasonal_naive,theta,dlinear,nlinear",
     stride: Stride = 25,
@@ -84,14 +85,20 @@ def accuracy(
     Example: stanhop bench accuracy --data ETTh1,WTH --prediction-length 24,48 --seeds 1,2,3
 
     Example: stanhop bench accuracy --separations softmax,gsh,outeffhop,gated_outeffhop --baselines none
+
+    Example: stanhop bench accuracy --separations none --baselines naive,theta
     """
-    names = [] if baselines == NO_BASELINES else _words(baselines, option="--baselines")
+    names = [] if baselines == NONE else _words(baselines, option="--baselines")
+    trains_networks = separations != NONE
+    if not (names or trains_networks):
+        problem = "--separations and --baselines are both none: there is nothing to measure"
+        raise UsageError(Code.USAGE, problem, fix="leave one of them out")
     grid = [
         (separation, _layers(source, horizon, separation, seed, files or [], assignments or [], flags))
         for source, horizon, separation, seed in product(
             _words(data, option="--data"),
             _numbers(horizons, option="--prediction-length"),
-            _words(separations, option="--separations"),
+            _words(separations, option="--separations") if trains_networks else [DEFAULT_SEPARATION],
             _numbers(seeds, option="--seeds"),
         )
     ]
@@ -110,6 +117,7 @@ def accuracy(
         [find_baseline(name) for name in names],
         folder=folder,
         stride=stride,
+        trains_networks=trains_networks,
         tracking=cells[0].config.tracking,
         progress=output.is_human and not no_progress,
         report=lambda line: output.notes([line]),

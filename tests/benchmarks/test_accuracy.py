@@ -57,6 +57,15 @@ def test_a_grid_measures_each_cell_and_each_baseline_with_each_seed_it_needs(gri
     assert measured == [(ours, 5), (ours, 6), ("naive (sktime)", None), (nlinear, 5), (nlinear, 6)]
 
 
+def test_a_grid_without_networks_measures_its_baselines_alone_as_it_does_beside_them(
+    grid: Grid, tmp_path: Path
+) -> None:
+    alone = grid(trains_networks=False)
+    assert not list(tmp_path.glob("grid/*/config.yaml"))
+    assert [one.model for one in alone] == ["naive (sktime)", "nlinear (sktime)", "nlinear (sktime)"]
+    assert grid()[2:] == alone
+
+
 def test_what_is_done_is_not_done_again(grid: Grid) -> None:
     reports: list[str] = []
     first = grid(report=reports.append)

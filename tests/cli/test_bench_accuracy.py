@@ -88,9 +88,18 @@ def test_every_separation_of_the_papers_can_be_asked_for(run: Any, monkeypatch: 
     ]
 
 
+def test_baselines_can_be_measured_without_a_network(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(accuracy, "run_grid", lambda *_, trains_networks, **__: asked.append(trains_networks) or [])
+    assert run("bench", "accuracy", "--separations", "none", "--baselines", "naive").code == 0
+    assert run("bench", "accuracy", "--baselines", "naive").code == 0
+    assert asked == [False, True]
+
+
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
+        (("--separations", "none", "--baselines", "none"), "both none: there is nothing to measure"),
         (("--seeds", "1,x"), "--seeds '1,x' is not whole numbers; write 24,48,…"),
         (("--prediction-length", "24,"), "--prediction-length '24,' has an empty name"),
         (("--baselines", "prophet"), "no baseline is called 'prophet'"),
