@@ -106,9 +106,9 @@ class Int8Linear(nn.Module):
         """``inputs`` in uint8, shifted by zero point or ``CENTRE``, and their scale: one number, or ``(..., 1)``."""
         if self.activations == "static":  # cutting off what is 0.5 more rounds
             shifted = torch.add(self.input_zero_point + 0.5, inputs * (1 / self.input_scale))
-            return shifted.clamp_(0, LEVELS).to(torch.uint8), self.input_scale
+            return _cut(shifted.clamp_(0, LEVELS)), self.input_scale
         scale = inputs.abs().amax(dim=-1, keepdim=True).div_(LARGEST).clamp_(min=SMALLEST_SCALE)
-        return (inputs / scale).add_(CENTRE + 0.5).to(torch.uint8), scale
+        return _cut((inputs / scale).add_(CENTRE + 0.5)), scale
 
     def _by_kernel(self, inputs: Tensor) -> Tensor:
         """``forward`` by oneDNN's int8 product."""
@@ -169,6 +169,12 @@ def has_kernels() -> bool:
         logger.warning("this machine has no int8 kernels (oneDNN with VNNI): int8 products are exact, but slow")
         return False
     return True
+
+
+def _cut(shifted: Tensor) -> Tensor:
+    """``shifted``, of 0 to 255.5, without what is behind the point, in uint8."""
+    # What torch's compiler makes of the conversion alone rounds where it works on several numbers at once.
+    return (shifted.floor() if torch.compiler.is_compiling() else shifted).to(torch.uint8)
 
 
 def _product(

@@ -353,8 +353,10 @@ def test_forecasting_opens_no_socket_and_no_pickle_and_imports_nothing_heavy(
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 def test_a_compiled_network_forecasts_the_same_but_for_rounding(bundle: Bundle, make_series: Any) -> None:
-    quantized = quantize_bundle(bundle, Quantization("w8a8", "static"), calibration=[torch.randn(7, 37, 3)])
-    for each in (bundle, quantized):
+    calibration = [torch.randn(7, 37, 3, generator=torch.Generator().manual_seed(1))]
+    schemes = (Quantization("w8a8", "static"), Quantization("w8a8", "dynamic"))
+    quantized = [quantize_bundle(bundle, scheme, calibration=calibration) for scheme in schemes]
+    for each in (bundle, *quantized):
         series = make_series()
         expected = Forecaster(each, device="cpu").forecast(series).values
         compiled = Forecaster(each, device="cpu", is_compiled=True).forecast(series).values
