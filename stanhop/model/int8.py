@@ -89,9 +89,9 @@ class Int8Linear(nn.Module):
             return product.float() * self.weight_scale + self.bias
         if self.activations == "float32":
             return functional.linear(inputs, self.weight * self.weight_scale[:, None], self.bias)
-        if torch.compiler.is_compiling() and not self._would_saturate:
-            return self._by_pattern(inputs)
-        if not self._would_saturate and inputs.device.type == "cpu" and has_kernels():
+        if torch.compiler.is_compiling():
+            return self._uncompiled(inputs) if self._would_saturate else self._by_pattern(inputs)
+        if inputs.device.type == "cpu" and has_kernels():
             return self._by_kernel(inputs)
         return self.by_definition(inputs)
 
@@ -101,6 +101,11 @@ class Int8Linear(nn.Module):
         zero = self.input_zero_point if self.activations == "static" else CENTRE
         sums = (integers.double() - zero) @ self.weight.double().T
         return (sums * self.weight_scale * scale + self.bias).float()
+
+    @torch.compiler.disable
+    def _uncompiled(self, inputs: Tensor) -> Tensor:
+        """``by_definition``, which the compiler leaves as it is: fused with what is around, it moves by int8 steps."""
+        return self.by_definition(inputs)
 
     def _integers(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """``inputs`` in uint8, shifted by zero point or ``CENTRE``, and their scale: one number, or ``(..., 1)``."""
