@@ -102,7 +102,7 @@ class Int8Linear(nn.Module):
         sums = (integers.double() - zero) @ self.weight.double().T
         return (sums * self.weight_scale * scale + self.bias).float()
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch does not say
     def _uncompiled(self, inputs: Tensor) -> Tensor:
         """``by_definition``, which the compiler leaves as it is: fused with what is around, it moves by int8 steps."""
         return self.by_definition(inputs)
