@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -76,11 +77,11 @@ class Int8Linear(nn.Module):
             self.register_buffer("input_zero_point", torch.zeros((), dtype=torch.int32))
         self._packed: tuple[Any, ...] | None = None
         self._static_grid = (1.0, 0)
-        self._would_saturate = False
+        self._outside_graph: Callable[[Tensor], Tensor] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy needs; the kernel's own layout of the weights is made anew."""
-        return {**self.__dict__, "_packed": None}
+        """What a copy needs; the kernel's layout of the weights is made anew, so is what is bound to this layer."""
+        return {**self.__dict__, "_packed": None, "_outside_graph": None}
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map ``(..., in_features)`` to ``(..., out_features)``."""
@@ -90,7 +91,7 @@ class Int8Linear(nn.Module):
         if self.activations == "float32":
             return functional.linear(inputs, self.weight * self.weight_scale[:, None], self.bias)
         if torch.compiler.is_compiling():
-            return self._uncompiled(inputs) if self._would_saturate else self._by_pattern(inputs)
+            return (self._outside_graph or self._by_pattern)(inputs)
         if inputs.device.type == "cpu" and has_kernels():
             return self._by_kernel(inputs)
         return self.by_definition(inputs)
@@ -101,11 +102,6 @@ class Int8Linear(nn.Module):
         zero = self.input_zero_point if self.activations == "static" else CENTRE
         sums = (integers.double() - zero) @ self.weight.double().T
         return (sums * self.weight_scale * scale + self.bias).float()
-
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch does not say
-    def _uncompiled(self, inputs: Tensor) -> Tensor:
-        """``by_definition``, which the compiler leaves as it is: fused with what is around, it moves by int8 steps."""
-        return self.by_definition(inputs)
 
     def _integers(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """``inputs`` in uint8, shifted by zero point or ``CENTRE``, and their scale: one number, or ``(..., 1)``."""
@@ -137,11 +133,13 @@ class Int8Linear(nn.Module):
     def settle(self) -> None:
         """Take scale and zero point for final, as plain numbers, which is what torch's compiler looks for.
 
-        It makes the pattern oneDNN's product on every CPU, also where that one's sums of two saturate.
+        It makes the pattern oneDNN's product on every CPU, also where that one's sums of two saturate. There the plain
+        steps run, outside the graph: fused with what is around, they move by int8 steps.
         """
         if self.activations == "static":
             self._static_grid = (float(self.input_scale), int(self.input_zero_point))
-            self._would_saturate = self.weight.device.type == "cpu" and not has_kernels()
+            if self.weight.device.type == "cpu" and not has_kernels():  # the compiler, seconds to import, is asked for
+                self._outside_graph = torch.compiler.disable(self.by_definition)
 
     def _by_pattern(self, inputs: Tensor) -> Tensor:
         """``forward`` as the operations that torch's compiler turns into int8 kernels, fused with what is around."""

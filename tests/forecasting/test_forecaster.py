@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from stanhop.errors import Code, DataError, MachineError, UsageError
 from stanhop.forecasting.bundle import Bundle
 from stanhop.forecasting.forecaster import Forecast, Forecaster
-from stanhop.model.int8 import Quantization
+from stanhop.model import int8
 from stanhop.quantization.int8 import quantize_bundle
 from stanhop.series.frame import Series
 from stanhop.series.scaling import Scaler
@@ -350,17 +350,41 @@ def test_forecasting_opens_no_socket_and_no_pickle_and_imports_nothing_heavy(
     assert not has_pyplot  # a plot leaves the global state of matplotlib alone
 
 
+ignores_compiler_warnings = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"
+)
+
+
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+@ignores_compiler_warnings
 def test_a_compiled_network_forecasts_the_same_but_for_rounding(bundle: Bundle, make_series: Any) -> None:
+    check_compiled_forecast(bundle, make_series())
+    for activations in ("static", "dynamic"):
+        check_compiled_forecast(quantized(bundle, activations), make_series())
+
+
+@pytest.mark.slow
+@ignores_compiler_warnings
+def test_so_does_a_compiled_static_network_where_int8_products_would_saturate(
+    bundle: Bundle, make_series: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def saturate(_layer: int8.Int8Linear, _inputs: Tensor) -> Tensor:
+        raise AssertionError("the compiler would make oneDNN's product of it")
+
+    monkeypatch.setattr(int8, "has_kernels", lambda: False)
+    monkeypatch.setattr(int8.Int8Linear, "_by_pattern", saturate)
+    check_compiled_forecast(quantized(bundle, "static"), make_series())
+
+
+def quantized(bundle: Bundle, activations: int8.Activations) -> Bundle:
     calibration = [torch.randn(7, 37, 3, generator=torch.Generator().manual_seed(1))]
-    schemes = (Quantization("w8a8", "static"), Quantization("w8a8", "dynamic"))
-    quantized = [quantize_bundle(bundle, scheme, calibration=calibration) for scheme in schemes]
-    series = make_series()
-    for each in (bundle, *quantized):
-        expected = Forecaster(each, device="cpu").forecast(series).values
-        compiled = Forecaster(each, device="cpu", is_compiled=True).forecast(series).values
-        np.testing.assert_allclose(compiled, expected, rtol=1e-3, atol=1e-2 * np.abs(expected).max())
+    return quantize_bundle(bundle, int8.Quantization("w8a8", activations), calibration=calibration)
+
+
+def check_compiled_forecast(bundle: Bundle, series: Series) -> None:
+    expected = Forecaster(bundle, device="cpu").forecast(series).values
+    compiled = Forecaster(bundle, device="cpu", is_compiled=True).forecast(series).values
+    np.testing.assert_allclose(compiled, expected, rtol=1e-3, atol=1e-2 * np.abs(expected).max())
 
 
 def test_a_network_that_cannot_be_compiled_is_a_matter_of_the_machine(
