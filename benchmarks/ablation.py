@@ -130,6 +130,7 @@ def variants_of(config: RunConfig) -> list[Variant]:
             if rank != model.joint_rank
         ],
         _switched("instance norm", "model.instance_norm", model.instance_norm),
+        *([_switched("mean reversion", "model.mean_reversion", model.mean_reversion)] if model.instance_norm else []),
         _switched("seasonal profile", "model.seasonal_profile", model.seasonal_profile),
         _switched("channel embedding", "model.channel_embedding", model.channel_embedding),
         Variant("one level", {"model.num_levels": 1}),

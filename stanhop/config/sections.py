@@ -147,6 +147,11 @@ class ModelConfig(Section):
     """Whether each channel has a learned vector in all its patches, so that the network knows which one it reads."""
     instance_norm: bool = True
     """Whether each context is standardised by its own mean and deviation, undone on the forecast."""
+    mean_reversion: bool = False
+    """Whether the level that was taken away by that returns to the mean of the training rows, by a share for each step
+    that is estimated on training and validation windows: 0 where levels did not return. For series that keep to one
+    level: after a shift for good it costs accuracy. Without instance_norm there is nothing to return, and this has no
+    say."""
     seasonal_profile: bool = True
     """Whether what a channel usually is at that time of the day, week and year is taken away first and added to the
     forecast, where the training rows cover the period twice and forecast each other better by it."""

@@ -46,6 +46,8 @@ class STanHopNet(nn.Module):
         self.read_outs = nn.ModuleList(ReadOut(config, level) for level in range(config.num_levels))
         self.direct = DirectPath(config.context_length, config.prediction_length)
         self.joint = JointPath(config, num_channels, rank=config.joint_rank) if config.joint_rank else None
+        reverts = config.instance_norm and config.mean_reversion
+        self.reversion = MeanReversion(config.prediction_length) if reverts else None
         if config.head == "quantile":
             self.spreads = nn.ModuleList(
                 ReadOut(config, level, num_outputs=2 * len(config.levels)) for level in range(config.num_levels)
@@ -62,7 +64,8 @@ class STanHopNet(nn.Module):
             ``(batch, prediction_length, channels)`` in the dtype of ``context``.
         """
         statistics, series = self._standardized(context)
-        return _restored(self._forecast(series, self._encoded(series), statistics), statistics, like=context)
+        forecast = self._forecast(series, self._encoded(series), statistics)
+        return self.reverted(_restored(forecast, statistics, like=context), statistics)
 
     def with_bounds(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Forecast with the bounds of the quantile head.
@@ -87,7 +90,22 @@ class STanHopNet(nn.Module):
         lower, upper = (_restored(bound.flatten(-2), statistics, like=context) for bound in bounds)
         levels = (len(self.config.levels), self.config.prediction_length)
         restored = _restored(forecast, statistics, like=context)
-        return restored, lower.unflatten(1, levels), upper.unflatten(1, levels)
+        outputs = (restored, lower.unflatten(1, levels), upper.unflatten(1, levels))
+        restored, lower, upper = (self.reverted(each, statistics) for each in outputs)
+        return restored, lower, upper
+
+    def reverted(self, values: Tensor, statistics: InstanceStatistics | None) -> Tensor:
+        """A forecast whose level goes back to the mean of the training rows, if the network's forecasts do.
+
+        Args:
+            values: The forecast, or bounds of it, ``(batch, ..., prediction_length, channels)``.
+            statistics: Of the context; with ``instance_norm`` alone levels return.
+        """
+        if self.reversion is None:
+            return values
+        assert statistics is not None
+        change: Tensor = self.reversion(statistics.moving_level)
+        return values + (change if values.dim() == change.dim() else change.unsqueeze(1))
 
     @torch.no_grad()
     def begin_as_linear(self, weight: Tensor) -> None:
@@ -179,6 +197,45 @@ class DirectPath(nn.Linear):
         super().__init__(context_length, prediction_length)
         self.weight = nn.Parameter(mean_of_context(context_length, prediction_length))
         nn.init.zeros_(self.bias)
+
+
+class MeanReversion(nn.Module):
+    """The level of a context returns to the mean of the training rows, by a share of the way for each step.
+
+    Shares are estimated before training (``training/mean_reversion.py``) and stay as they are: windows overlap so much
+    that a gradient would take what happened once for a rule. A level beyond all that were seen returns no further than
+    the farthest of those, so that a series that has moved for good, or an absurd value, is not answered by another one.
+
+    Source: Uhlenbeck & Ornstein 1930, Physical Review 36.
+    """
+
+    share: Tensor
+    farthest: Tensor
+
+    def __init__(self, prediction_length: int) -> None:
+        super().__init__()
+        self.register_buffer("share", torch.zeros(prediction_length))
+        self.register_buffer("farthest", torch.zeros(()))
+
+    @torch.no_grad()
+    def begin_as(self, share: Tensor, farthest: Tensor) -> None:
+        """Take over what was estimated.
+
+        Args:
+            share: Of the way back that the level has gone at each step, 0 to 1, ``(prediction_length,)``.
+            farthest: The largest magnitude of a level that was seen, in scaled units, a scalar.
+        """
+        self.share.copy_(share)
+        self.farthest.copy_(farthest)
+
+    def forward(self, level: Tensor) -> Tensor:
+        """What to add to a forecast, ``(batch, prediction_length, channels)``.
+
+        Args:
+            level: Mean of each context in scaled units, ``(batch, 1, channels)``.
+        """
+        farthest = self.farthest.to(level.dtype)
+        return -self.share[:, None].to(level.dtype) * level.clamp(-farthest, farthest)
 
 
 class JointPath(nn.Module):

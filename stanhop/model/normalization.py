@@ -27,6 +27,11 @@ class InstanceStatistics:
         is_flat = deviation <= NOISE * rounding
         return cls(mean, deviation.masked_fill(is_flat, 0.0))
 
+    @property
+    def moving_level(self) -> Tensor:
+        """The level of what moved, ``(batch, 1, channels)``; 0 for a constant channel."""
+        return torch.where(self.deviation == 0, 0.0, self.mean)
+
     def standardize(self, series: Tensor) -> Tensor:
         """Take level and spread away from ``series``, ``(batch, time, channels)``; a spread of 0 is left as it is."""
         return (series - self.mean) / torch.where(self.deviation == 0, 1.0, self.deviation)

@@ -185,6 +185,18 @@ class SeriesDataModule(pl.LightningDataModule):
         shard = self._shard("train", at_most=train.windows_per_epoch)
         return ShuffledWindowLoader(self._windows(), self._starts["train"], shard, seed=train.seed)
 
+    def ordered_train_windows(self) -> tuple[WindowLoader, int]:
+        """Training windows in order of series and time, for every process: all, or each so many-th, which is also told.
+
+        There are at most as many as in an epoch.
+        """
+        starts, train = self._starts["train"], self.config.train
+        spacing = -(-len(starts) // train.windows_per_epoch)
+        chosen = starts[::spacing]
+        return WindowLoader(
+            self._windows(), chosen, Shard(len(chosen), train.batch_size, rank=0, world_size=1)
+        ), spacing
+
     def val_dataloader(self) -> WindowLoader:
         """The validation windows, in order of time."""
         return WindowLoader(self._windows(), self._starts["validation"], self._shard("validation"))

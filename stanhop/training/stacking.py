@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from stanhop.config import ModelConfig
 from stanhop.forecasting.forecaster import choose_device
 from stanhop.model.network import STanHopNet
 from stanhop.model.normalization import InstanceStatistics
@@ -87,10 +86,15 @@ def _forecasts(
     network, ridge = network.to(device), ridge.to(device)
     for batch in datamodule.val_dataloader():
         context, target = (part.to(device) for part in batch)
-        yield network(context), linear_forecast(ridge, context, network.config), target
+        yield network(context), linear_forecast(ridge, context, network), target
 
 
-def linear_forecast(weight: Tensor, context: Tensor, config: ModelConfig) -> Tensor:
-    """What ``weight`` ``(prediction_length, context_length)`` makes of the context less its mean, and the mean."""
-    level = InstanceStatistics.of(context).mean if config.instance_norm else torch.zeros_like(context[:, :1])
-    return ((context - level).transpose(1, 2) @ weight.T).transpose(1, 2) + level
+def linear_forecast(weight: Tensor, context: Tensor, network: STanHopNet) -> Tensor:
+    """What ``weight`` ``(prediction_length, context_length)`` makes of the context less its mean, and the mean.
+
+    Where levels return in ``network``, this one does likewise.
+    """
+    statistics = InstanceStatistics.of(context) if network.config.instance_norm else None
+    level = torch.zeros_like(context[:, :1]) if statistics is None else statistics.mean
+    forecast = ((context - level).transpose(1, 2) @ weight.T).transpose(1, 2) + level
+    return network.reverted(forecast, statistics)

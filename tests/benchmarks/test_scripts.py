@@ -15,7 +15,8 @@ SCRIPTS = sorted((Path(__file__).parents[2] / "benchmarks").glob("*.py"))
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
-def test_a_script_finds_all_that_it_imports(path: Path) -> None:
+def test_a_script_finds_all_that_it_imports(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(path.parent)  # as `python benchmarks/...` does
     names = runpy.run_path(str(path), run_name="imported")
     assert callable(names["main"])
 

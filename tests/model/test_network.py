@@ -24,6 +24,7 @@ CONFIG = ModelConfig(
     num_levels=3,
     num_memories=7,
     channel_embedding=False,
+    mean_reversion=False,
 )
 
 
@@ -291,3 +292,32 @@ def test_the_joint_path_has_no_more_rank_than_inputs() -> None:
     net = network(changed(joint_rank=1_000))
     assert net.joint is not None
     assert net.joint.down.out_features == CHANNELS * CONFIG.patch_length
+
+
+@pytest.mark.parametrize("head", ["point", "quantile"])
+def test_the_level_returns_by_its_share_bounds_and_all(head: str) -> None:
+    plain = network(changed(head=head), opened=True)
+    reverting = network(changed(head=head, mean_reversion=True), opened=True)
+    reverting.load_state_dict(plain.state_dict(), strict=False)
+    assert reverting.reversion is not None
+    x = 3 + context(dtype=torch.float64)
+    x[..., 2] = 7.0  # what never moved is forecast not to move
+    assert torch.equal(reverting(x), plain(x))  # by nothing, before it is estimated
+    shares = torch.linspace(0, 1, 11)
+    reverting.reversion.begin_as(shares, torch.tensor(3.1))
+    levels = x.mean(dim=1, keepdim=True)
+    assert levels[..., :2].min() < 3.1 < levels[..., :2].max()  # some are beyond those that were seen
+    change = -shares.double()[:, None] * levels.clamp(max=torch.tensor(3.1).double())
+    change[..., 2] = 0
+    torch.testing.assert_close(reverting(x) - plain(x), change)
+    if head == "quantile":
+        for found, before in zip(reverting.with_bounds(x), plain.with_bounds(x), strict=True):
+            moved = change if found.dim() == 3 else change.unsqueeze(1)
+            torch.testing.assert_close(found - before, moved.expand_as(found))
+
+
+def test_mean_reversion_adds_nothing_that_learns_and_is_for_instance_normalisation() -> None:
+    plain, reverting = network(), network(changed(mean_reversion=True))
+    assert dict(plain.named_parameters()).keys() == dict(reverting.named_parameters()).keys()
+    assert reverting.state_dict().keys() - plain.state_dict().keys() == {"reversion.share", "reversion.farthest"}
+    assert network(changed(mean_reversion=True, instance_norm=False)).reversion is None

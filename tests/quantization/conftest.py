@@ -44,6 +44,8 @@ def make_network() -> Callable[..., STanHopNet]:
             network = STanHopNet(ModelConfig(**{**SIZES, **changes}), 3)
             for parameter in network.parameters():  # also those that start at 0
                 torch.nn.init.normal_(parameter, std=0.3)
+            if network.reversion is not None:
+                network.reversion.begin_as(torch.rand(SIZES["prediction_length"]), torch.tensor(0.1))
         return network.eval().requires_grad_(False)
 
     return make

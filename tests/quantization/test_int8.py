@@ -166,7 +166,7 @@ def test_a_float_directory_stays_of_the_first_format(bundle, tmp_path: Path) -> 
 def test_intervals_and_the_quantile_head_are_kept(
     make_bundle, calibration, series_set, quantization, tmp_path: Path
 ) -> None:
-    floats = make_bundle(head="quantile", levels=(80.0,))
+    floats = make_bundle(head="quantile", levels=(80.0,), mean_reversion=True)
     floats = replace(floats, intervals=calibrate(floats, series_set, levels=(80.0,)))
     save_bundle(tmp_path / "int8", quantize_bundle(floats, quantization, calibration=calibration))
     integers = load_bundle(tmp_path / "int8")

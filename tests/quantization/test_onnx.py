@@ -223,7 +223,7 @@ def test_a_file_of_other_shapes_or_none_is_refused(onnx) -> None:
     [
         {"gate": True, "num_updates": 2, "joint_rank": 4},
         {"separation": "softmax", "instance_norm": False, "channel_embedding": False, "joint_rank": 2},
-        {"separation": "clipped_softmax", "gate": True},
+        {"separation": "clipped_softmax", "gate": True, "mean_reversion": True},
         {"separation": "clipped_outeffhop", "num_updates": 3, "merge_size": 3, "num_levels": 3},
     ],
 )

@@ -202,6 +202,20 @@ def test_a_bounded_epoch_draws_its_own_windows_each_time() -> None:
     assert len(joined(module.val_dataloader())[0]) == module.num_windows("validation")
 
 
+@pytest.mark.parametrize(("windows_per_epoch", "spacing"), [(10_000, 1), (30, 2), (8, 6)])
+def test_training_windows_in_order_are_evenly_spaced_and_no_more_than_an_epoch(
+    windows_per_epoch: int, spacing: int
+) -> None:
+    module = module_of(run_config(windows_per_epoch=windows_per_epoch), a=positions(101))
+    loader, told = module.ordered_train_windows()
+    contexts, targets = joined(loader)
+    expected_contexts, expected_targets = (torch.from_numpy(each) for each in slow_windows(positions(101), "train"))
+    assert told == spacing
+    assert len(contexts) <= windows_per_epoch
+    torch.testing.assert_close(contexts, expected_contexts[::spacing])
+    torch.testing.assert_close(targets, expected_targets[::spacing])
+
+
 def test_loading_draws_nothing_from_the_global_random_state() -> None:
     before = torch.random.get_rng_state()
     joined(module_of(a=positions(101)).train_dataloader())

@@ -43,6 +43,8 @@ def opened(config: RunConfig, *, scale: float = 0.3, **model: object) -> STanHop
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(scale * torch.randn_like(parameter))
+    if network.reversion is not None:
+        network.reversion.begin_as(torch.linspace(0.2, 0.8, config.model.prediction_length), torch.tensor(9.0))
     return network.eval()
 
 
@@ -51,7 +53,9 @@ def ridge_of(config: RunConfig, data: SeriesSet) -> Tensor:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.35, 1.0])
-@pytest.mark.parametrize("model", [{}, {"joint_rank": 2}, {"instance_norm": False}, {"head": "quantile"}])
+@pytest.mark.parametrize(
+    "model", [{}, {"joint_rank": 2}, {"instance_norm": False}, {"head": "quantile"}, {"mean_reversion": True}]
+)
 def test_a_shrunk_network_forecasts_the_combination(config: RunConfig, share: float, model: dict[str, object]) -> None:
     network = opened(config, **model).double()
     weight = torch.randn(config.model.prediction_length, config.model.context_length).double()
@@ -59,7 +63,7 @@ def test_a_shrunk_network_forecasts_the_combination(config: RunConfig, share: fl
     context[..., 1] = 7.0  # never moves
     shrunk = copy.deepcopy(network)
     shrunk.shrink_towards(weight, share)
-    expected = share * network(context) + (1 - share) * linear_forecast(weight, context, network.config)
+    expected = share * network(context) + (1 - share) * linear_forecast(weight, context, network)
     if network.config.instance_norm:
         expected[..., 1] = 7.0
     torch.testing.assert_close(shrunk(context), expected)
@@ -90,7 +94,7 @@ def test_the_share_has_the_least_loss_on_the_validation_windows(loss: str, confi
     assert chosen is not None
     context, target = (torch.cat(parts) for parts in zip(*SeriesDataModule(data, config).val_dataloader(), strict=True))
     with torch.no_grad():
-        linear = linear_forecast(ridge, context, config.model)
+        linear = linear_forecast(ridge, context, plain)
         losses = [float(LOSSES[loss](linear + s * (plain(context) - linear), target)) for s in SHARES]
         assert chosen.share == SHARES[int(np.argmin(losses))]
         assert 0 < chosen.share < 1

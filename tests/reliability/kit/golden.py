@@ -21,6 +21,7 @@ from stanhop.forecasting.batch import forecast_files
 from stanhop.forecasting.bundle import Bundle, load_bundle, save_bundle
 from stanhop.forecasting.intervals import Intervals
 from stanhop.model.int8 import Quantization
+from stanhop.model.network import STanHopNet
 from stanhop.quantization.int8 import quantize_bundle
 from stanhop.quantization.onnx import onnx_bundle
 from stanhop.series.seasonality import DAILY, LEVEL, YEARLY, SeasonalProfile
@@ -44,9 +45,21 @@ def bundles(folder: Path) -> Iterator[tuple[str, Bundle]]:
     yield "int8", quantize_bundle(plain, Quantization("w8a8", "dynamic"))
     yield "intervals", dataclasses.replace(plain, intervals=intervals)
     yield "onnx", onnx_bundle(static)
+    yield "reverting", reverting(plain)
     waves = np.linspace(-1, 1, 2 * 2 * len(HARMONICS)).reshape(-1, 2)
     scaler = dataclasses.replace(plain.scalers[""], profile=SeasonalProfile(HARMONICS, waves))
     yield "seasonal", dataclasses.replace(plain, scalers={"": scaler})
+
+
+def reverting(plain: Bundle) -> Bundle:
+    """``plain``, but that levels return."""
+    model = plain.config.model.model_copy(update={"mean_reversion": True})
+    network = STanHopNet(model, plain.num_channels)
+    network.load_state_dict(plain.network.state_dict(), strict=False)
+    assert network.reversion is not None
+    network.reversion.begin_as(torch.linspace(0.1, 0.9, samples.STEPS), torch.tensor(0.5))
+    config = plain.config.model_copy(update={"model": model})
+    return dataclasses.replace(plain, config=config, network=network.eval().requires_grad_(False))
 
 
 def write(root: Path) -> None:
