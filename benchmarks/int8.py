@@ -85,7 +85,7 @@ def random_bundle() -> Bundle:
 
 def contexts(bundle: Bundle, size: int) -> torch.Tensor:
     """A batch of random contexts."""
-    shape = (size, bundle.config.model.context_length, bundle.num_channels)
+    shape = (size, bundle.config.model.context_length, bundle.num_columns)
     return torch.randn(shape, generator=torch.Generator().manual_seed(size), dtype=torch.float64)
 
 

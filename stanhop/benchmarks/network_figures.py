@@ -18,7 +18,7 @@ from stanhop.quantization.windows import split_contexts
 from stanhop.series.datamodule import SeriesDataModule
 from stanhop.series.frame import SeriesSet
 from stanhop.storage import sha256_of
-from stanhop.training.joint_path import with_joint_rank
+from stanhop.training.joint_path import with_joint_path
 from stanhop.training.lightning_module import ForecastingModule
 
 NUM_ROUNDS, MOST_SECONDS = 30, 60.0
@@ -90,7 +90,7 @@ def _sampler(config: RunConfig, series_set: SeriesSet) -> timing.Sampler:
     train = config.train
     device = choose_device(train.device)
     datamodule = SeriesDataModule(series_set, config)
-    config = with_joint_rank(config, datamodule)
+    config = with_joint_path(config, datamodule)
     torch.manual_seed(train.seed)
     module = ForecastingModule(config, series_set.channels).to(device).train()
     optimizer = torch.optim.AdamW(module.network.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay)

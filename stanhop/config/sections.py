@@ -99,6 +99,8 @@ class DataConfig(Section):
         return self
 
 
+Period = Literal["day", "week", "year"]
+
 PUBLISHED_SEPARATIONS = {
     "published_stanhop": ("gsh",),
     "published_outeffhop": ("outeffhop", "softmax", "gsh", "sparsemax", "clipped_softmax", "clipped_outeffhop"),
@@ -133,6 +135,10 @@ class ModelConfig(Section):
     """Rank of a linear map from the last patch of all channels to the forecast of all, beside each channel's own; 0 has
     none. If not given, 64 where the validation windows are clearly for it, as they are where channels say much about
     one another, and 0 elsewhere."""
+    time_features: tuple[Period, ...] | None = None
+    """Periods of which that map is told how far they have gone, since the same weather means something else at night or
+    in winter. If not given, those by which the validation windows are forecast best, of the ones that the training rows
+    cover twice; without the map none."""
     separation: Literal[
         "outeffhop", "sparse_outeffhop", "softmax", "gsh", "sparsemax", "clipped_softmax", "clipped_outeffhop"
     ] = "outeffhop"
@@ -170,6 +176,20 @@ class ModelConfig(Section):
             raise ValueError(f"num_heads ({self.num_heads}) must divide model_dim ({self.model_dim})")
         return self
 
+    @property
+    def num_time_features(self) -> int:
+        """Columns behind the channels that tell the network the time: a cosine and a sine for each period."""
+        return 2 * len(self.time_features or ())
+
+    @model_validator(mode="after")
+    def _periods_have_a_reader(self) -> Self:
+        periods = self.time_features or ()
+        if len(set(periods)) < len(periods):
+            raise ValueError(f"time_features {list(periods)} must name each period once")
+        if periods and self.joint_rank == 0:
+            raise ValueError("time_features are for the joint path: raise joint_rank above 0, or set them to []")
+        return self
+
     @model_validator(mode="after")
     def _levels_are_percentages(self) -> Self:
         if not all(0 < level < 100 for level in self.levels) or list(self.levels) != sorted(set(self.levels)):
@@ -190,6 +210,7 @@ class ModelConfig(Section):
             ("channel_embedding", False),
             ("instance_norm", False),
             ("joint_rank", 0),
+            ("time_features", ()),
             ("num_updates", 1),
             ("head", "point"),
         ):

@@ -21,6 +21,7 @@ from stanhop.model.network import Outputs, with_head
 from stanhop.model.onnx import OnnxNetwork
 from stanhop.series.frame import Series
 from stanhop.series.scaling import Scaler
+from stanhop.series.time_features import with_time_features
 
 DEFAULT_BATCH_SIZE = 32
 """Series computed together; a shorter table is padded to it, so more would cost a table of few series more."""
@@ -107,10 +108,11 @@ class Forecaster:
         return self._forecast_batches(series, batch_size=self.batch_size)
 
     def predict(self, contexts: np.ndarray) -> np.ndarray:
-        """Map scaled contexts ``(batch, context_length, channels)`` to ``(batch, prediction_length, channels)``.
+        """Map scaled contexts ``(batch, context_length, columns)`` to ``(batch, prediction_length, channels)``.
 
-        Both are float64, in scaled units and in the model's order of channels: the network standardises a context
-        before it takes it to its own precision, so a small change on a large level is not rounded away.
+        Both are float64, in scaled units and in the model's order of channels, behind which a context has its time
+        features (``as_seen``). The network standardises a context before it takes it to its own precision, so a small
+        change on a large level is not rounded away.
         """
         return self.predict_all(contexts).forecast
 
@@ -123,6 +125,10 @@ class Forecaster:
         forecast, lower, upper = map(_numbers, outputs)
         levels = enumerate(self.bundle.config.model.levels)
         return Prediction(forecast, {level: (lower[:, place], upper[:, place]) for place, level in levels})
+
+    def as_seen(self, anomalies: np.ndarray, times: pd.DatetimeIndex) -> np.ndarray:
+        """``anomalies`` ``(steps, channels)`` at ``times``, and the model's time features, ``(steps, columns)``."""
+        return with_time_features(anomalies, times, self.bundle.config.model.time_features or ())
 
     def scaler_of(self, series: Series, *, rows: slice = slice(None)) -> Scaler:
         """The model's scaler for ``series``; for an id it has not seen, one fitted on ``rows`` of its history."""
@@ -186,7 +192,7 @@ class Forecaster:
         if self.intervals is None:
             none = predicted.forecast[None][:0]
             return none, none
-        return self.intervals.around(predicted, contexts)
+        return self.intervals.around(predicted, contexts[..., : self.bundle.num_channels])
 
     def _predicted_if_memory_suffices(self, contexts: np.ndarray) -> Prediction | None:
         # The caller tries again outside of the except block: inside, the error still holds what the failed attempt
@@ -225,14 +231,15 @@ class Forecaster:
         )
 
     def _context(self, series: Series) -> tuple[np.ndarray, Scaler]:
-        """The scaled context ``(context_length, channels)`` of ``series`` and its scaler."""
+        """The scaled context ``(context_length, columns)`` of ``series`` and its scaler."""
         self.check_fits(series)
         needed, found = self.bundle.config.model.context_length, len(series.values)
         if found < needed:
             problem = f"{_named(series)} needs {needed} points, has {found}"
             raise DataError(Code.LENGTH, problem, fix="give a longer history, or train with a shorter context_length")
         scaler = self.scaler_of(series)
-        return scaler.anomalies(self.in_model_order(series)[-needed:], series.times[-needed:]), scaler
+        times = series.times[-needed:]
+        return self.as_seen(scaler.anomalies(self.in_model_order(series)[-needed:], times), times), scaler
 
 
 def compiled(network: nn.Module) -> Callable[[torch.Tensor], Outputs]:

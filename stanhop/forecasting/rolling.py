@@ -61,29 +61,30 @@ def roll(
     model = forecaster.bundle.config.model
     length, steps = model.context_length, model.prediction_length
     values = forecaster.in_model_order(series)
-    tables = (values, scaler.anomalies(values, series.times), scaler.usual(series.times))
-    windows = [sliding_window_view(table, length + steps, axis=0) for table in tables]  # (windows, channels, rows)
+    anomalies = scaler.anomalies(values, series.times)
+    tables = (values, forecaster.as_seen(anomalies, series.times), scaler.usual(series.times))
+    windows = [sliding_window_view(table, length + steps, axis=0) for table in tables]  # (windows, columns, rows)
     for first in range(0, len(origins), batch_size):
         batch = origins[first : first + batch_size]
         taken = slice(batch.start - length, batch.stop - length, batch.step)
-        chosen, anomalies, usual = (table[taken].swapaxes(1, 2) for table in windows)
-        context = np.ascontiguousarray(anomalies[:, :length])
+        chosen, seen, usual = (table[taken].swapaxes(1, 2) for table in windows)
+        context, num_channels = np.ascontiguousarray(seen[:, :length]), values.shape[1]
         yield Rolled(
-            context=context,
+            context=context[..., :num_channels],
             prediction=forecaster.predict_all(context),
-            target=anomalies[:, length:],
+            target=seen[:, length:, :num_channels],
             truth=chosen[:, length:],
             usual=usual,
         )
 
 
 def as_the_network_sees(forecaster: Forecaster, series: Series) -> Values:
-    """All rows of ``series``, scaled and without what is usual, ``(steps, channels)``, in the model's order.
+    """All rows of ``series``, scaled, without what is usual and with time features, ``(steps, columns)``.
 
-    A series that the model has not seen is scaled by its own training rows.
+    Channels are in the model's order. A series that the model has not seen is scaled by its own training rows.
     """
     scaler = forecaster.scaler_of(series, rows=train_rows(forecaster.bundle, series))
-    return scaler.anomalies(forecaster.in_model_order(series), series.times)
+    return forecaster.as_seen(scaler.anomalies(forecaster.in_model_order(series), series.times), series.times)
 
 
 def origins_of(bundle: Bundle, series: Series, split: Split) -> range:

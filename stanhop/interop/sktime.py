@@ -292,6 +292,7 @@ class STanHopForecaster(BaseForecaster):  # type: ignore[misc]  # sktime has no 
             "separation": self.separation,
             "dropout": self.dropout,
             "seasonal_profile": False,  # steps are counted here, not dated
+            "time_features": (),
         }
         train = {
             "max_epochs": self.max_epochs,

@@ -57,14 +57,16 @@ class STanHopNet(nn.Module):
         """Forecast from ``context``.
 
         Args:
-            context: ``(batch, context_length, channels)``, of any floating dtype. Instance normalisation works
-                in that dtype, so that a float64 context of large values keeps its digits; the network in its own.
+            context: ``(batch, context_length, channels)``, of any floating dtype, behind the channels the time
+                features that ``config`` names. Instance normalisation works in that dtype, so that a float64 context of
+                large values keeps its digits; the network in its own.
 
         Returns:
             ``(batch, prediction_length, channels)`` in the dtype of ``context``.
         """
+        context, time = self._parted(context)
         statistics, series = self._standardized(context)
-        forecast = self._forecast(series, self._encoded(series), statistics)
+        forecast = self._forecast(series, time, self._encoded(series), statistics)
         return self.reverted(_restored(forecast, statistics, like=context), statistics)
 
     def with_bounds(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -74,14 +76,15 @@ class STanHopNet(nn.Module):
         is read out: no two can cross.
 
         Args:
-            context: ``(batch, context_length, channels)``.
+            context: As in ``forward``.
 
         Returns:
             The forecast of ``forward``, lower and upper bounds, both ``(batch, levels, prediction_length, channels)``.
         """
+        context, time = self._parted(context)
         statistics, series = self._standardized(context)
         encoded = self._encoded(series)
-        forecast = self._forecast(series, encoded, statistics)
+        forecast = self._forecast(series, time, encoded, statistics)
         spread = torch.stack([read(patches) for read, patches in zip(self.spreads, encoded, strict=True)]).sum(0)
         sides = spread.unflatten(-1, (2, len(self.config.levels), -1))  # (batch, channels, 2, levels, steps)
         distances = functional.softplus(sides).cumsum(dim=-2).unbind(dim=2)
@@ -144,6 +147,10 @@ class STanHopNet(nn.Module):
         for scaled in (self.direct.bias, *(part for each in maps for part in (each.weight, each.bias))):
             scaled.mul_(share)
 
+    def _parted(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """The channels of ``context``, and the time features of its last step, ``(batch, time features)``."""
+        return context[..., : self.num_channels], context[:, -1, self.num_channels :]
+
     def _standardized(self, context: Tensor) -> tuple[InstanceStatistics | None, Tensor]:
         """Statistics of ``context`` and what the network sees of it, ``(batch, channels, context_length)``."""
         statistics = InstanceStatistics.of(context) if self.config.instance_norm else None
@@ -157,12 +164,14 @@ class STanHopNet(nn.Module):
             encoded.append(level(encoded[-1]))
         return encoded[1:]
 
-    def _forecast(self, series: Tensor, encoded: list[Tensor], statistics: InstanceStatistics | None) -> Tensor:
+    def _forecast(
+        self, series: Tensor, time: Tensor, encoded: list[Tensor], statistics: InstanceStatistics | None
+    ) -> Tensor:
         """What ``series`` and its patches say of the future, ``(batch, channels, prediction_length)``."""
         forecast: Tensor = self.direct(series)
         if self.joint is not None:
             unit = None if statistics is None else statistics.deviation.to(series.dtype).transpose(1, 2)
-            forecast = forecast + self.joint(series, unit)
+            forecast = forecast + self.joint(series, time.to(series.dtype), unit)
         for patches, read_out in zip(encoded, self.read_outs, strict=True):
             forecast = forecast + read_out(patches)
         return forecast
@@ -242,10 +251,10 @@ class JointPath(nn.Module):
     """One linear map of low rank from the last patch of all channels to the horizons of all; it starts as 0.
 
     It works on contexts without their mean but with their spread, since a small motion of one channel may say much
-    about another.
+    about another. Where it is told the time, what a level says changes with it (``joint_inputs``).
 
     Args:
-        config: Lengths of patch and horizon.
+        config: Lengths of patch and horizon, and of what it is told the time.
         num_channels: Channels of the series.
         rank: At most; there are no more directions than inputs.
 
@@ -255,17 +264,18 @@ class JointPath(nn.Module):
     def __init__(self, config: ModelConfig, num_channels: int, *, rank: int) -> None:
         super().__init__()
         self.num_channels, self.num_steps = num_channels, config.patch_length
-        num_inputs, num_outputs = num_channels * config.patch_length, num_channels * config.prediction_length
+        num_inputs = num_joint_inputs(num_channels, config.patch_length, config.num_time_features)
         rank = min(rank, num_inputs)
         self.down = nn.Linear(num_inputs, rank)
-        self.up = nn.Linear(rank, num_outputs)
+        self.up = nn.Linear(rank, num_channels * config.prediction_length)
         self.begin_as_nothing()
 
-    def forward(self, series: Tensor, unit: Tensor | None) -> Tensor:
+    def forward(self, series: Tensor, time: Tensor, unit: Tensor | None) -> Tensor:
         """Forecast from ``series``.
 
         Args:
             series: ``(batch, channels, context_length)``.
+            time: Time features of the last step, ``(batch, time features)``.
             unit: The spread that was taken away, ``(batch, channels, 1)``, if it was.
 
         Returns:
@@ -273,8 +283,8 @@ class JointPath(nn.Module):
         """
         recent = series[..., -self.num_steps :]
         if unit is None:
-            return self._mapped(recent)
-        forecast: Tensor = self._mapped(recent * unit) / torch.where(unit == 0, 1.0, unit)
+            return self._mapped(recent, time)
+        forecast: Tensor = self._mapped(recent * unit, time) / torch.where(unit == 0, 1.0, unit)
         return forecast
 
     @torch.no_grad()
@@ -289,10 +299,33 @@ class JointPath(nn.Module):
         for weight in (self.down.bias, self.up.weight, self.up.bias):
             nn.init.zeros_(weight)
 
-    def _mapped(self, recent: Tensor) -> Tensor:
-        flat: Tensor = self.up(self.down(recent.flatten(1)))
+    def _mapped(self, recent: Tensor, time: Tensor) -> Tensor:
+        flat: Tensor = self.up(self.down(joint_inputs(recent, time)))
         forecast: Tensor = flat.unflatten(1, (self.num_channels, -1))
         return forecast
+
+
+def joint_inputs(recent: Tensor, time: Tensor) -> Tensor:
+    """What the joint path maps: a patch, and where the time is told, that, and what it makes of levels.
+
+    Args:
+        recent: The last patch of all channels, ``(batch, channels, steps)``.
+        time: ``(batch, time features)``.
+
+    Returns:
+        ``(batch, inputs)``: the patch; each time feature; each time feature times each level, a level being the last
+        value of a channel and the mean of its patch.
+    """
+    if not time.shape[1]:
+        return recent.flatten(1)
+    levels = torch.cat([recent[..., -1], recent.mean(dim=-1)], dim=1)
+    by_time = time.unsqueeze(2) * levels.unsqueeze(1)  # (batch, time features, levels)
+    return torch.cat([recent.flatten(1), time, by_time.flatten(1)], dim=1)
+
+
+def num_joint_inputs(num_channels: int, num_steps: int, num_time_features: int) -> int:
+    """How many ``joint_inputs`` gives."""
+    return num_channels * num_steps + num_time_features * (1 + 2 * num_channels)
 
 
 class EncoderLevel(nn.Sequential):

@@ -39,7 +39,8 @@ class OnnxNetwork(nn.Module):
         content: The bytes of the file.
         context_length: Steps of the context it must take.
         prediction_length: Steps of the forecast it must give.
-        num_channels: Channels of both.
+        num_columns: Columns of the context.
+        num_channels: Columns of the forecast.
         file: Names the file in errors.
 
     Raises:
@@ -48,16 +49,23 @@ class OnnxNetwork(nn.Module):
     """
 
     def __init__(
-        self, content: bytes, *, context_length: int, prediction_length: int, num_channels: int, file: Path
+        self,
+        content: bytes,
+        *,
+        context_length: int,
+        prediction_length: int,
+        num_columns: int,
+        num_channels: int,
+        file: Path,
     ) -> None:
         super().__init__()
         require_packages(TO_RUN, what=f"{file}: this model")
         self.content = content
         _check_is_closed(content, file=file)
         self._session = _session(content, file=file)
-        asked = [("context", context_length), ("forecast", prediction_length)]
+        asked = [(INPUT, (context_length, num_columns)), (OUTPUT, (prediction_length, num_channels))]
         found = [_shape(each) for each in (*self._session.get_inputs(), *self._session.get_outputs())]
-        if found != [(name, "tensor(double)", (length, num_channels)) for name, length in asked]:
+        if found != [(name, "tensor(double)", shape) for name, shape in asked]:
             problem = f"maps {found[:1]} to {found[1:]}, which is not what the configuration asks for"
             raise ModelError(Code.MODEL, problem, fix=RESTORE, file=file)
 

@@ -136,7 +136,7 @@ def as_metrics(figures: Mapping[str, float], split: Split) -> dict[str, float]:
 
 def _batch(bundle: Bundle, size: int) -> Tensor:
     """A batch of contexts of unit scale; time does not depend on what they hold."""
-    shape = (size, bundle.config.model.context_length, bundle.num_channels)
+    shape = (size, bundle.config.model.context_length, bundle.num_columns)
     return torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 

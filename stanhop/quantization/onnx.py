@@ -62,6 +62,7 @@ def onnx_network(bundle: Bundle) -> OnnxNetwork:
         export_onnx(bundle),
         context_length=model.context_length,
         prediction_length=model.prediction_length,
+        num_columns=bundle.num_columns,
         num_channels=bundle.num_channels,
         file=Path(ONNX),
     )
@@ -76,7 +77,7 @@ def export_onnx(bundle: Bundle) -> bytes:
     """
     require_exportable(bundle)
     network = _as_plain_steps(bundle.network)
-    shape = (2, bundle.config.model.context_length, bundle.num_channels)
+    shape = (2, bundle.config.model.context_length, bundle.num_columns)
     with _quiet():
         exported = torch.onnx.export(
             network,

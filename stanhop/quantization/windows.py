@@ -31,7 +31,7 @@ def split_contexts(bundle: Bundle, series_set: SeriesSet, split: Split, *, batch
         batch_size: Windows in one tensor.
 
     Yields:
-        ``(batch, context_length, channels)`` in float64, as the network takes it.
+        ``(batch, context_length, columns)`` in float64, as the network takes it.
 
     Raises:
         DataError: channels or frequency are not the model's, or a series is too short for a window in ``split``.
@@ -69,7 +69,7 @@ def calibration_contexts(
         seed: Of the draw.
 
     Returns:
-        At most ``num_batches`` tensors ``(batch, context_length, channels)`` in float64.
+        At most ``num_batches`` tensors ``(batch, context_length, columns)`` in float64.
 
     Raises:
         DataError: as ``split_contexts``.
@@ -94,7 +94,7 @@ def calibration_contexts(
 
 
 def _contexts(forecaster: Forecaster, series: Series) -> np.ndarray:
-    """A view of all scaled contexts, ``(origins, channels, context_length)``, from the first origin there can be."""
+    """A view of all scaled contexts, ``(origins, columns, context_length)``, from the first origin there can be."""
     forecaster.check_fits(series)
     scaled = as_the_network_sees(forecaster, series)
     view: np.ndarray = sliding_window_view(scaled, forecaster.bundle.config.model.context_length, axis=0)

@@ -243,13 +243,13 @@ def _worst(forecaster: Forecaster, series_set: SeriesSet, errors: WindowErrors) 
 
 
 def _scaled_windows(forecaster: Forecaster, series: Series, origins: range) -> tuple[np.ndarray, np.ndarray]:
-    """Scaled contexts and targets of ``origins``, ``(windows, steps, channels)`` both."""
+    """Scaled contexts ``(windows, steps, columns)`` and targets ``(windows, steps, channels)`` of ``origins``."""
     bundle = forecaster.bundle
     length, steps = bundle.config.model.context_length, bundle.config.model.prediction_length
     scaled = as_the_network_sees(forecaster, series)
     windows = sliding_window_view(scaled, length + steps, axis=0)[origins.start - length : origins.stop - length]
     windows = windows.swapaxes(1, 2)
-    return windows[:, :length], windows[:, length:]
+    return windows[:, :length], windows[:, length:, : bundle.num_channels]
 
 
 def _data_card(series_set: SeriesSet, bundle: Bundle, source: str) -> DataCard:

@@ -6,7 +6,7 @@ faster than a data set that makes one window a call (``benchmarks/windows.py``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -16,37 +16,48 @@ from torch import Tensor
 
 from stanhop.errors import Code, DataError, ModelError, quoted
 from stanhop.series.scaling import Scaler
+from stanhop.series.time_features import known_periods, time_features
 from stanhop.series.windows import SPLITS, Borders, Shard, Split, borders, origins, split_origins
 
 if TYPE_CHECKING:
-    from stanhop.config import RunConfig
+    from stanhop.config import Period, RunConfig
     from stanhop.series.frame import Series, SeriesSet
 
 Batch = tuple[Tensor, Tensor]
 
 
 class Windows:
-    """Cuts windows out of one tensor, ``values`` ``(steps, channels)``, contiguous."""
+    """Cuts windows out of one tensor.
 
-    def __init__(self, values: Tensor, *, context_length: int, prediction_length: int) -> None:
+    Args:
+        values: ``(steps, columns)``, contiguous: channels, then what only contexts have.
+        context_length: Steps of a context.
+        prediction_length: Steps of a target.
+        num_channels: Columns of a target; all if not given.
+    """
+
+    def __init__(
+        self, values: Tensor, *, context_length: int, prediction_length: int, num_channels: int | None = None
+    ) -> None:
         self.device = values.device
         self._context_length = context_length
-        self._num_channels = values.shape[1]
+        self._num_columns = values.shape[1]
+        self._num_channels = self._num_columns if num_channels is None else num_channels
         # The rows of a window lie one after the other in memory, so each window is one block to copy.
         flat = values.view(-1)
-        self._contexts = flat.unfold(0, context_length * self._num_channels, self._num_channels)
-        self._targets = flat.unfold(0, prediction_length * self._num_channels, self._num_channels)
+        self._contexts = flat.unfold(0, context_length * self._num_columns, self._num_columns)
+        self._targets = flat.unfold(0, prediction_length * self._num_columns, self._num_columns)
 
     def gather(self, starts: Tensor) -> Batch:
-        """Contexts ``(batch, context_length, channels)`` and targets ``(batch, prediction_length, channels)``.
+        """Contexts ``(batch, context_length, columns)`` and targets ``(batch, prediction_length, channels)``.
 
         Args:
             starts: First row of each window, ``(batch,)``, int64, on the device of the values.
         """
-        contexts = self._contexts.index_select(0, starts)  # (batch, context_length * channels)
+        contexts = self._contexts.index_select(0, starts)  # (batch, context_length * columns)
         targets = self._targets.index_select(0, starts + self._context_length)
-        shape = (len(starts), -1, self._num_channels)
-        return contexts.view(shape), targets.view(shape)
+        shape = (len(starts), -1, self._num_columns)
+        return contexts.view(shape), targets.view(shape)[..., : self._num_channels]
 
 
 class WindowLoader:
@@ -139,6 +150,7 @@ class SeriesDataModule(pl.LightningDataModule):
     """Train, validation and test windows of a set of series: scaled, and without their seasonal profiles.
 
     Each series is split by itself and has a scaler of its own training rows; no window reaches from one into another.
+    The columns of a context are the channels and the time features of the configuration.
 
     Args:
         series_set: The series.
@@ -159,6 +171,10 @@ class SeriesDataModule(pl.LightningDataModule):
         self._given_borders_of = borders_of
         self.scalers: dict[str, Scaler] = {}
         """The scaler of each series by its id, fitted on its training rows."""
+        self.num_channels = len(series_set.channels)
+        """Channels of every series."""
+        self.time_features: tuple[Period, ...] = ()
+        """Periods whose progress the other columns of a context tell."""
         tables: list[np.ndarray] = []
         starts: dict[Split, list[np.ndarray]] = {split: [] for split in SPLITS}
         offset = 0
@@ -167,13 +183,26 @@ class SeriesDataModule(pl.LightningDataModule):
                 starts[split].append(offset + self._window_starts(one, split))
             tables.append(self._scaled(one))
             offset += len(one)
-        self._values = torch.from_numpy(np.concatenate(tables))  # (steps of all series, channels)
+        self._values = torch.from_numpy(np.concatenate(tables))  # (steps of all series, columns)
         self._starts = {split: torch.from_numpy(np.concatenate(starts[split])) for split in SPLITS}
+        self._times = [one.times for one in series_set.series]
+        self._train_rows = [self._borders_of(one).train for one in series_set.series]
+        self.tell_time(config.model.time_features or ())
 
-    @property
-    def num_channels(self) -> int:
-        """Channels of every series."""
-        return self._values.shape[1]
+    def tell_time(self, periods: Sequence[Period]) -> None:
+        """Have contexts tell how far ``periods`` have gone, and no others, behind their channels."""
+        tables = [self._values[:, : self.num_channels]]
+        if periods:
+            told = np.concatenate([time_features(times, periods) for times in self._times])
+            tables.append(torch.from_numpy(told).to(tables[0]))
+        self._values = torch.cat(tables, dim=1)
+        self.time_features = tuple(periods)
+
+    def known_periods(self) -> tuple[Period, ...]:
+        """The periods that the training rows of every series cover twice."""
+        rows = [slice(train.start, train.stop) for train in self._train_rows]
+        known = [known_periods(times[each]) for times, each in zip(self._times, rows, strict=True)]
+        return tuple(period for period in known[0] if all(period in each for each in known))
 
     def num_windows(self, split: Split) -> int:
         """Windows of all series in ``split``, over all processes."""
@@ -218,7 +247,12 @@ class SeriesDataModule(pl.LightningDataModule):
         device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
         self._values = self._values.to(device)
         model = self.config.model
-        return Windows(self._values, context_length=model.context_length, prediction_length=model.prediction_length)
+        return Windows(
+            self._values,
+            context_length=model.context_length,
+            prediction_length=model.prediction_length,
+            num_channels=self.num_channels,
+        )
 
     def _borders_of(self, series: Series) -> Borders:
         if self._given_borders_of is not None:

@@ -67,7 +67,7 @@ class SeasonalProfile:
         """The profile at ``times``, ``(steps, channels)``; a time of a zone is the local time."""
         usual = np.empty((len(times), self.coefficients.shape[1]))
         for rows in _blocks(len(times)):
-            usual[rows] = _waves(times[rows], self.harmonics) @ self.coefficients
+            usual[rows] = waves(times[rows], self.harmonics) @ self.coefficients
         return usual
 
 
@@ -115,7 +115,7 @@ def known_harmonics(times: pd.DatetimeIndex) -> list[tuple[Harmonic, ...]]:
         return ladder
     step_days = (times[-1] - times[0]) / pd.Timedelta(days=1) / (len(times) - 1)
     for rung in RUNGS:
-        known = tuple(harmonic for harmonic in rung if _is_known(harmonic, step_days, num_steps=len(times)))
+        known = tuple(harmonic for harmonic in rung if is_known(harmonic, step_days, num_steps=len(times)))
         if known:
             ladder.append((*ladder[-1], *known))
     return ladder
@@ -136,7 +136,7 @@ class _Normal:
         for block in _blocks(len(rows)):
             chosen = slice(rows.start + block.start, rows.start + block.stop)
             line = np.linspace(-1, 1, len(times))[chosen]
-            regressors = np.column_stack([_waves(times[chosen], harmonics), line])
+            regressors = np.column_stack([waves(times[chosen], harmonics), line])
             parts.append(cls(harmonics, regressors.T @ regressors, regressors.T @ values[chosen]))
         return cls.sum_of(parts)
 
@@ -162,8 +162,8 @@ def _blocks(num_rows: int) -> Iterator[slice]:
         yield slice(first, min(first + ROWS_AT_ONCE, num_rows))
 
 
-def _waves(times: pd.DatetimeIndex, harmonics: Sequence[Harmonic]) -> Values:
-    """All cosines, then all sines, ``(steps, 2 * harmonics)``."""
+def waves(times: pd.DatetimeIndex, harmonics: Sequence[Harmonic]) -> Values:
+    """All cosines, then all sines, ``(steps, 2 * harmonics)``; a time of a zone is the local time."""
     # Not what has gone by since midnight, which some zones skip.
     day = (times.hour * 3600 + times.minute * 60 + times.second + times.microsecond / 1e6) / 86_400
     week = (times.dayofweek + day) / 7
@@ -172,7 +172,7 @@ def _waves(times: pd.DatetimeIndex, harmonics: Sequence[Harmonic]) -> Values:
     return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
 
 
-def _is_known(harmonic: Harmonic, step_days: float, *, num_steps: int) -> bool:
+def is_known(harmonic: Harmonic, step_days: float, *, num_steps: int) -> bool:
     """Whether steps are short enough to see ``harmonic``, and enough to see its periods twice."""
     return all(
         not cycles

@@ -14,7 +14,7 @@ import pytorch_lightning as pl
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning.utilities.seed import isolate_rng
 
-from stanhop.config import RunConfig, TrainConfig, to_yaml
+from stanhop.config import ModelConfig, RunConfig, TrainConfig, to_yaml
 from stanhop.errors import UserError, masked
 from stanhop.forecasting.bundle import Bundle
 from stanhop.forecasting.forecaster import choose_device
@@ -29,7 +29,7 @@ from stanhop.training.checkpoint import MANIFEST, AtomicCheckpointIO, Checkpoint
 from stanhop.training.checks import OF_TRAIN, Advice, check_machine, check_run_path
 from stanhop.training.companions import Companions, leaving_with_the_main_process
 from stanhop.training.guards import SignalWatch
-from stanhop.training.joint_path import with_joint_rank
+from stanhop.training.joint_path import with_joint_path
 from stanhop.training.journal import Epoch, Journal
 from stanhop.training.lightning_module import ForecastingModule
 from stanhop.training.outcome import (
@@ -213,11 +213,19 @@ def _run(task: _Task, store: Store | None, *, checkpoint: Path | None) -> FitRes
 
 def _decided(task: _Task) -> _Task:
     """``task`` with what its configuration leaves to the data; ``config.yaml`` leaves it to them."""
-    config = with_joint_rank(task.config, task.datamodule)
-    rank = config.model.joint_rank
-    if config is not task.config and rank and task.shows_progress:
-        Terminal().line(f"channels say much about one another: a joint path forecasts them (model.joint_rank {rank})")
+    config = with_joint_path(task.config, task.datamodule)
+    if task.shows_progress:
+        for line in _decisions(config.model, task.config.model):
+            Terminal().line(line)
     return replace(task, config=config)
+
+
+def _decisions(model: ModelConfig, asked: ModelConfig) -> Iterator[str]:
+    """What was decided for ``model`` that was not asked for, in words."""
+    if asked.joint_rank is None and model.joint_rank:
+        yield f"channels say much about one another: a joint path forecasts them (model.joint_rank {model.joint_rank})"
+    if asked.time_features is None and model.time_features:
+        yield f"it is told the time of {' and '.join(model.time_features)} (model.time_features)"
 
 
 def _train(task: _Task, run: TrackedRun, checkpoint: Path | None) -> tuple[ForecastingModule, Journal]:

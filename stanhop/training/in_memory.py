@@ -20,7 +20,7 @@ from stanhop.series.datamodule import SeriesDataModule
 from stanhop.series.frame import Series, SeriesSet
 from stanhop.series.windows import Borders
 from stanhop.training.fit import quiet_lightning
-from stanhop.training.joint_path import with_joint_rank
+from stanhop.training.joint_path import with_joint_path
 from stanhop.training.journal import Epoch, Journal
 from stanhop.training.lightning_module import ForecastingModule
 from stanhop.training.progress import Progress
@@ -83,7 +83,7 @@ def fit_in_memory(
         if progress:
             bar.epoch(epoch, max_epochs=config.train.max_epochs)
 
-    config = with_joint_rank(config, datamodule)
+    config = with_joint_path(config, datamodule)
     with isolate_rng(), quiet_lightning():
         torch.manual_seed(config.train.seed)
         module = ForecastingModule(config, series_set.channels)

@@ -1,24 +1,28 @@
-"""The joint path: whether a network has one, and what it begins with.
+"""The joint path: whether a network has one, of what it is told the time, and what it begins with.
 
 It forecasts by the last patch of all channels what the direct path, which looks at one channel at a time, leaves. As a
 regression it is the best of its rank (``reduced``), with the penalty that is best on the validation windows.
 
 Where channels say much about one another, as those of the weather, it lowers the error; where they do not, it learns by
 heart what does not hold later. So unless ``model.joint_rank`` says, a network has one where the validation windows are
-clearly for the regression (``evidence.py``).
+clearly for the regression (``evidence.py``). Unless ``model.time_features`` says, it is told the time of those periods
+by which the regression forecasts the validation windows best.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from stanhop.config import RunConfig
-from stanhop.model.network import STanHopNet
+from stanhop.config import Period, RunConfig
+from stanhop.model.network import STanHopNet, joint_inputs, num_joint_inputs
 from stanhop.series.datamodule import Batch, SeriesDataModule
+from stanhop.series.time_features import columns_of
 from stanhop.training.evidence import is_clear
 from stanhop.training.least_squares import (
     LONGEST_CONTEXT,
@@ -38,16 +42,36 @@ LARGEST_MAP = 2**23
 """Entries of a regression up to which it is tried unasked: some 400 MB and half a minute."""
 
 
-def with_joint_rank(config: RunConfig, datamodule: SeriesDataModule) -> RunConfig:
-    """``config`` with ``model.joint_rank`` decided, if it is not given.
+@dataclass(frozen=True)
+class Regression:
+    """A map from ``joint_rows`` to what the direct path leaves.
 
-    The same data and configuration give the same, whatever was trained before.
+    Args:
+        weight: ``(channels * prediction_length, inputs)``, float64.
+        moments: What it was learned from.
+        places: Of its inputs in those of the rows, ``(inputs,)``.
+        time_features: Periods that it is told.
+    """
+
+    weight: Tensor
+    moments: Moments
+    places: Tensor
+    time_features: tuple[Period, ...]
+
+
+def with_joint_path(config: RunConfig, datamodule: SeriesDataModule) -> RunConfig:
+    """``config`` with ``model.joint_rank`` and ``model.time_features`` decided, as far as they are not given.
+
+    Contexts of ``datamodule`` have no other time features afterwards. The same data and configuration give the same,
+    whatever was trained before.
     """
     model = config.model
-    if model.joint_rank is not None or model.network != "stanhop":
+    if model.network != "stanhop" or None not in (model.joint_rank, model.time_features):
         return config
-    rank = RANK if _can_be_tried(datamodule) and _is_worth_it(datamodule) else 0
-    return config.model_copy(update={"model": model.model_copy(update={"joint_rank": rank})})
+    rank, periods = _decided(datamodule)
+    datamodule.tell_time(periods)
+    decided = model.model_copy(update={"joint_rank": rank, "time_features": periods})
+    return config.model_copy(update={"model": decided})
 
 
 def begin_joint_path(module: ForecastingModule, datamodule: SeriesDataModule, direct: Tensor) -> None:
@@ -58,65 +82,102 @@ def begin_joint_path(module: ForecastingModule, datamodule: SeriesDataModule, di
     joint_paths = [own.joint for own in (module.network, module.trained_network) if isinstance(own, STanHopNet)]
     if not all(joint is not None and joint.down.in_features <= LONGEST_CONTEXT for joint in joint_paths):
         return
-    weight, train = _regression(datamodule, direct)
-    if not weight.any():
+    found = _regression(datamodule, direct, [datamodule.time_features])
+    if not found.weight.any():
         return
     for joint in joint_paths:
         assert joint is not None
-        joint.begin_as(*reduced(weight, train, joint.down.out_features))
+        joint.begin_as(*reduced(found.weight, found.moments, joint.down.out_features))
 
 
 def joint_rows(
     batches: Iterable[Batch], *, direct: Tensor, num_steps: int, instance_norm: bool
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """For each batch, a row for each window: the last ``num_steps`` of all channels, and what ``direct`` leaves."""
-    for context, target in centred(batches, instance_norm=instance_norm):
+    """For each batch, a row for each window: ``joint_inputs`` of the last ``num_steps``, and what ``direct`` leaves."""
+    for batch in batches:
+        ((context, target),) = centred([batch], instance_norm=instance_norm)
+        time = batch[0][:, -1, target.shape[-1] :].double()
         contexts, targets = context.transpose(1, 2), target.transpose(1, 2)
         left = targets - contexts @ direct.double().T
-        yield contexts[..., -num_steps:].flatten(1), left.flatten(1)
+        yield joint_inputs(contexts[..., -num_steps:], time), left.flatten(1)
 
 
-def _can_be_tried(datamodule: SeriesDataModule) -> bool:
-    """Whether there are several channels, windows to judge by, and room for the regressions."""
-    model, num_channels = datamodule.config.model, datamodule.num_channels
-    num_inputs = num_channels * model.patch_length
-    return (
-        num_channels > 1
-        and datamodule.num_windows("validation") > 0
-        and max(num_inputs, model.context_length) <= LONGEST_CONTEXT
-        and num_inputs * num_channels * model.prediction_length <= LARGEST_MAP
-    )
-
-
-def _is_worth_it(datamodule: SeriesDataModule) -> bool:
-    """Whether the validation windows are clearly for the regression beside the direct one."""
+def _decided(datamodule: SeriesDataModule) -> tuple[int, tuple[Period, ...]]:
+    """Rank of the joint path, 0 for none, and the periods that it is told."""
+    rank = datamodule.config.model.joint_rank
+    if rank == 0 or (rank is None and datamodule.num_channels == 1):
+        return 0, ()
+    if datamodule.config.model.time_features is None:
+        known = datamodule.known_periods()
+        datamodule.tell_time(known if _has_room(datamodule, known) else ())
+    if not _has_room(datamodule, datamodule.time_features) or not datamodule.num_windows("validation"):
+        return (0, ()) if rank is None else (rank, datamodule.config.model.time_features or ())
     direct = best_ridge(datamodule)
-    weight, _ = _regression(datamodule, direct)
-    if not weight.any():
+    found = _regression(datamodule, direct, _candidates(datamodule))
+    if rank is None and not _is_worth_it(found, datamodule, direct):
+        return 0, ()
+    return rank or RANK, found.time_features
+
+
+def _has_room(datamodule: SeriesDataModule, periods: Sequence[Period]) -> bool:
+    """Whether the regressions are small enough to be tried, the joint one told ``periods``."""
+    model, num_channels = datamodule.config.model, datamodule.num_channels
+    num_inputs = num_joint_inputs(num_channels, model.patch_length, 2 * len(periods))
+    is_small = model.joint_rank is not None or num_inputs * num_channels * model.prediction_length <= LARGEST_MAP
+    return is_small and max(num_inputs, model.context_length) <= LONGEST_CONTEXT
+
+
+def _candidates(datamodule: SeriesDataModule) -> list[tuple[Period, ...]]:
+    """The periods to choose from: those that are given, or each choice of those that contexts tell, few ones first."""
+    periods = datamodule.time_features
+    if datamodule.config.model.time_features is not None:
+        return [periods]
+    return [each for size in range(len(periods) + 1) for each in itertools.combinations(periods, size)]
+
+
+def _is_worth_it(found: Regression, datamodule: SeriesDataModule, direct: Tensor) -> bool:
+    """Whether the validation windows are clearly for the regression beside the direct one."""
+    if not found.weight.any():
         return False
     rows = _rows_of(datamodule, direct)(datamodule.val_dataloader())
-    gains = torch.cat([(left.square() - (left - x @ weight.T).square()).mean(dim=1) for x, left in rows])
+    gains = torch.cat(
+        [(left.square() - (left - x[:, found.places] @ found.weight.T).square()).mean(dim=1) for x, left in rows]
+    )
     return is_clear(gains, shortest=datamodule.config.model.prediction_length)
 
 
-def _regression(datamodule: SeriesDataModule, direct: Tensor) -> tuple[Tensor, Moments]:
-    """The map from ``joint_rows`` to what ``direct`` leaves, float64, and the moments it was learned from.
+def _regression(datamodule: SeriesDataModule, direct: Tensor, candidates: Sequence[tuple[Period, ...]]) -> Regression:
+    """The map from ``joint_rows`` to what ``direct`` leaves, told those of ``candidates`` that are best.
 
-    It is 0 where every penalty makes it worse than that on the validation windows.
+    It is 0 where every one and every penalty makes it worse than that on the validation windows.
     """
     rows = _rows_of(datamodule, direct)
     train = Moments.of(rows(datamodule.train_dataloader()))
-    nothing = torch.zeros_like(train.products.T)
-    if not datamodule.num_windows("validation"):
-        return ridge_maps(train, nothing, [PENALTY_UNSEEN])[0], train
-    validation = Moments.of(rows(datamodule.val_dataloader()))
-    best, least = nothing, validation.error(nothing)
-    for penalty in PENALTIES:  # one at a time: of many channels a map is large
-        (weight,) = ridge_maps(train, nothing, [penalty])
-        error = validation.error(weight)
-        if error < least:
-            best, least = weight, error
-    return best, train
+    has_judges = datamodule.num_windows("validation") > 0
+    validation = Moments.of(rows(datamodule.val_dataloader())) if has_judges else train
+    best, least = None, float("inf")
+    for periods in candidates:
+        places = _places(periods, datamodule)
+        own, judge = train.of_inputs(places), validation.of_inputs(places)
+        nothing = torch.zeros_like(own.products.T)
+        # One at a time: of many channels a map is large.
+        maps = (ridge_maps(own, nothing, [penalty])[0] for penalty in (PENALTIES if has_judges else [PENALTY_UNSEEN]))
+        for weight in itertools.chain([nothing] if has_judges else [], maps):
+            error = judge.error(weight)
+            if error < least:
+                best, least = Regression(weight, own, places, periods), error
+    assert best is not None
+    return best
+
+
+def _places(periods: Sequence[Period], datamodule: SeriesDataModule) -> Tensor:
+    """Where the ``joint_inputs`` that are told ``periods`` are among those that are told all that contexts tell."""
+    num_channels, told = datamodule.num_channels, datamodule.time_features
+    patch = num_channels * datamodule.config.model.patch_length
+    features, num_levels = columns_of(periods, told), 2 * num_channels
+    by_time = patch + 2 * len(told)
+    products = (by_time + feature * num_levels + level for feature in features for level in range(num_levels))
+    return torch.tensor([*range(patch), *(patch + feature for feature in features), *products])
 
 
 def _rows_of(datamodule: SeriesDataModule, direct: Tensor) -> partial[Iterator[tuple[Tensor, Tensor]]]:

@@ -73,6 +73,10 @@ class Moments:
             count += len(x)
         return cls(*(torch.as_tensor(one / count) for one in sums))
 
+    def of_inputs(self, places: Tensor) -> Self:
+        """Those of the same rows with the inputs at ``places`` alone."""
+        return type(self)(self.contexts[places][:, places], self.products[places], self.targets)
+
     def error(self, weight: Tensor) -> float:
         """Mean squared error over rows and steps of the map ``(prediction_length, context_length)``."""
         explained = (weight @ self.contexts * weight).sum() - 2 * (weight.T * self.products).sum()
@@ -153,9 +157,15 @@ def own_rows(batches: Iterable[Batch], *, instance_norm: bool) -> Iterator[tuple
         yield context.transpose(1, 2).flatten(0, 1), target.transpose(1, 2).flatten(0, 1)
 
 
+def channels_of(batch: Batch) -> Batch:
+    """Context and target in float64; what a context has beside the target's channels is left out."""
+    context, target = (part.double() for part in batch)
+    return context[..., : target.shape[-1]], target
+
+
 def centred(batches: Iterable[Batch], *, instance_norm: bool) -> Iterator[Batch]:
-    """Each batch in float64 (a mean taken away in float32 is not quite gone), without the mean of its context."""
+    """The channels of each batch in float64 (a mean taken away in float32 is not quite gone), without their mean."""
     for batch in batches:
-        context, target = (part.double() for part in batch)
+        context, target = channels_of(batch)
         level = InstanceStatistics.of(context).mean if instance_norm else 0.0
         yield context - level, target - level

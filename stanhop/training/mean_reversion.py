@@ -27,6 +27,7 @@ from torch import Tensor
 from stanhop.model.network import STanHopNet
 from stanhop.model.normalization import InstanceStatistics
 from stanhop.series.datamodule import Batch, SeriesDataModule
+from stanhop.training.least_squares import channels_of
 
 FACTORS = tuple(step / 10 for step in range(11))
 """Of the shares, to choose from."""
@@ -174,7 +175,7 @@ def _in_chunks(batches: Iterator[LevelMoments], size: int) -> Iterator[list[Leve
 def moments(windows: Iterable[Batch], direct: Tensor) -> Iterator[LevelMoments]:
     """Those of each batch of ``windows``; ``direct`` as in ``tried``."""
     for batch in windows:
-        context, target = (part.double() for part in batch)
+        context, target = channels_of(batch)
         statistics = InstanceStatistics.of(context)
         centred, ahead = context - statistics.mean, target - statistics.mean
         left = ahead.transpose(1, 2) - centred.transpose(1, 2) @ direct.double().T

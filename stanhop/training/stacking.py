@@ -90,10 +90,11 @@ def _forecasts(
 
 
 def linear_forecast(weight: Tensor, context: Tensor, network: STanHopNet) -> Tensor:
-    """What ``weight`` ``(prediction_length, context_length)`` makes of the context less its mean, and the mean.
+    """What ``weight`` ``(prediction_length, context_length)`` makes of each channel less its mean, and the mean.
 
     Where levels return in ``network``, this one does likewise.
     """
+    context = context[..., : network.num_channels]
     statistics = InstanceStatistics.of(context) if network.config.instance_norm else None
     level = torch.zeros_like(context[:, :1]) if statistics is None else statistics.mean
     forecast = ((context - level).transpose(1, 2) @ weight.T).transpose(1, 2) + level

@@ -14,7 +14,7 @@ from stanhop.series.datamodule import SeriesDataModule
 from stanhop.series.frame import SeriesSet
 from stanhop.training.fit import quiet_lightning
 from stanhop.training.guards import SignalWatch
-from stanhop.training.joint_path import with_joint_rank
+from stanhop.training.joint_path import with_joint_path
 from stanhop.training.journal import Epoch, Journal
 from stanhop.training.lightning_module import ForecastingModule
 from stanhop.training.start import begin
@@ -59,7 +59,7 @@ def train_trial(
     with isolate_rng(), quiet_lightning():
         datamodule = SeriesDataModule(series_set, config)
         pl.seed_everything(train.seed, verbose=False)
-        module = ForecastingModule(with_joint_rank(config, datamodule), series_set.channels)
+        module = ForecastingModule(with_joint_path(config, datamodule), series_set.channels)
         begin(module, datamodule)
         journal = Journal(patience=train.patience, on_epoch=on_epoch)
         trainer = pl.Trainer(

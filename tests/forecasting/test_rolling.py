@@ -12,6 +12,7 @@ import torch
 from stanhop.forecasting.bundle import Bundle
 from stanhop.forecasting.forecaster import Forecaster
 from stanhop.forecasting.rolling import as_the_network_sees, origins_of, roll
+from stanhop.model.network import STanHopNet
 from stanhop.quantization.windows import calibration_contexts, split_contexts
 from stanhop.report.contents import _scaled_windows
 from stanhop.series.datamodule import SeriesDataModule
@@ -26,12 +27,15 @@ def series_set(make_series: Callable[..., Series]) -> SeriesSet:
     return SeriesSet.of([series], Layout("wide", "ds", None, series.channels))
 
 
-@pytest.fixture
-def trained(bundle: Bundle, series_set: SeriesSet) -> tuple[Bundle, SeriesDataModule]:
-    """A model with the scalers of a training, and the windows of that training."""
-    datamodule = SeriesDataModule(series_set, bundle.config)
+@pytest.fixture(params=[(), ("day", "week")], ids=["untold", "told"])
+def trained(bundle: Bundle, series_set: SeriesSet, request: pytest.FixtureRequest) -> tuple[Bundle, SeriesDataModule]:
+    """A model with the scalers of a training, told the time or not, and the windows of that training."""
+    model = bundle.config.model.model_copy(update={"joint_rank": 2, "time_features": request.param})
+    config = bundle.config.model_copy(update={"model": model})
+    datamodule = SeriesDataModule(series_set, config)
     assert datamodule.scalers[""].profile is not None
-    return replace(bundle, scalers=datamodule.scalers), datamodule
+    network = STanHopNet(model, bundle.num_channels).eval().requires_grad_(False)
+    return replace(bundle, config=config, network=network, scalers=datamodule.scalers), datamodule
 
 
 def test_the_windows_of_a_training_are_those_that_are_rolled_over(
@@ -43,7 +47,8 @@ def test_the_windows_of_a_training_are_those_that_are_rolled_over(
     contexts, targets = (torch.cat(parts).double().numpy() for parts in zip(*batches, strict=True))
     origins = origins_of(bundle, series, "test")
     rolled = list(roll(Forecaster(bundle), series, origins, scaler=bundle.scalers[""], batch_size=7))
-    np.testing.assert_allclose(np.concatenate([batch.context for batch in rolled]), contexts, atol=1e-6)
+    channels = contexts[..., : bundle.num_channels]
+    np.testing.assert_allclose(np.concatenate([batch.context for batch in rolled]), channels, atol=1e-6)
     np.testing.assert_allclose(np.concatenate([batch.target for batch in rolled]), targets, atol=1e-6)
     calibrated = torch.cat(list(split_contexts(bundle, series_set, "test"))).numpy()
     np.testing.assert_allclose(calibrated, contexts, atol=1e-6)

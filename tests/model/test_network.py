@@ -288,6 +288,40 @@ def test_the_joint_path_maps_the_last_patch_of_all_channels_in_scaled_units(norm
     torch.testing.assert_close(whole - net(series), expected)
 
 
+@pytest.mark.parametrize("head", ["point", "quantile"])
+@pytest.mark.parametrize("norm", [True, False])
+def test_the_joint_path_is_told_the_time_of_the_last_step_and_what_it_makes_of_levels(norm: bool, head: str) -> None:
+    told = changed(joint_rank=4, instance_norm=norm, time_features=("day", "year"), head=head)
+    net = network(told, opened=True).double()
+    series = context(dtype=torch.float64)
+    features = torch.randn(*series.shape[:2], 4, dtype=torch.float64)
+    whole = net(torch.cat([series, features], dim=2))
+    if head == "quantile":
+        torch.testing.assert_close(net.with_bounds(torch.cat([series, features], dim=2))[0], whole)
+    assert net.joint is not None
+    down, up = net.joint.down, net.joint.up
+    net.joint = None
+    centred = series - series.mean(dim=1, keepdim=True) if norm else series
+    rows = []
+    for window, time in zip(centred, features[:, -1], strict=True):
+        patch = window[-CONFIG.patch_length :].T  # (channels, steps)
+        levels = [*patch[:, -1], *patch.mean(dim=1)]
+        rows.append(torch.stack([*patch.flatten(), *time, *(each * level for each in time for level in levels)]))
+    reduced = torch.stack(rows) @ down.weight.T + down.bias
+    expected = (reduced @ up.weight.T + up.bias).unflatten(1, (CHANNELS, -1)).transpose(1, 2)
+    torch.testing.assert_close(whole - net(series), expected)
+
+
+def test_time_features_without_a_joint_path_and_twice_the_same_are_refused() -> None:
+    with pytest.raises(ValueError, match="time_features are for the joint path: raise joint_rank above 0"):
+        changed(time_features=("day",), joint_rank=0)
+    with pytest.raises(ValueError, match="must name each period once"):
+        changed(time_features=("day", "day"))
+    published = {"network": "published_outeffhop", "instance_norm": False, "channel_embedding": False}
+    with pytest.raises(ValueError, match=r"set model.time_features to \[\]"):
+        changed(**published, time_features=("day",))
+
+
 def test_the_joint_path_has_no_more_rank_than_inputs() -> None:
     net = network(changed(joint_rank=1_000))
     assert net.joint is not None

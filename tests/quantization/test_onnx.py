@@ -169,7 +169,7 @@ def test_what_cannot_be_written_is_refused(make_bundle, changes, problem: str) -
 
 def network_of(model: onnx_package.ModelProto | bytes, **lengths: int) -> OnnxNetwork:
     content = model if isinstance(model, bytes) else model.SerializeToString()
-    sizes = {"context_length": 37, "prediction_length": 11, "num_channels": 3, **lengths}
+    sizes = {"context_length": 37, "prediction_length": 11, "num_columns": 3, "num_channels": 3, **lengths}
     return OnnxNetwork(content, **sizes, file=Path("model.onnx"))
 
 
@@ -225,10 +225,13 @@ def test_a_file_of_other_shapes_or_none_is_refused(onnx) -> None:
         {"separation": "softmax", "instance_norm": False, "channel_embedding": False, "joint_rank": 2},
         {"separation": "clipped_softmax", "gate": True, "mean_reversion": True},
         {"separation": "clipped_outeffhop", "num_updates": 3, "merge_size": 3, "num_levels": 3},
+        {"joint_rank": 4, "time_features": ("day", "year")},
     ],
 )
 def test_the_plain_steps_are_the_network(make_bundle, contexts, changes) -> None:
     bundle = make_bundle(**changes)
+    features = torch.randn(13, 37, bundle.config.model.num_time_features, generator=torch.Generator().manual_seed(8))
+    contexts = [torch.cat([each, features.double()], dim=2) for each in contexts]
     assert relative(onnx_network(bundle)(contexts[0]), bundle.network(contexts[0])) < 1e-5
     static = quantize_bundle(bundle, STATIC, calibration=contexts)
     rounding = relative(static.network(contexts[0]), bundle.network(contexts[0]))

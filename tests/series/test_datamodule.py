@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from stanhop.config import DataConfig, ModelConfig, RunConfig, SplitConfig, TrainConfig
+from stanhop.config import DataConfig, ModelConfig, Period, RunConfig, SplitConfig, TrainConfig
 from stanhop.errors import Code, DataError, ModelError
 from stanhop.series.datamodule import SeriesDataModule, ShuffledWindowLoader, WindowLoader, Windows
 from stanhop.series.frame import Layout, Series, SeriesSet
@@ -200,6 +200,36 @@ def test_a_bounded_epoch_draws_its_own_windows_each_time() -> None:
     assert not torch.equal(epochs[0], epochs[1])
     assert len(torch.cat(epochs).unique(dim=0)) == 45
     assert len(joined(module.val_dataloader())[0]) == module.num_windows("validation")
+
+
+def test_contexts_tell_the_time_of_each_of_their_steps_and_targets_do_not() -> None:
+    plain = module_of(run_config(), a=positions(101), b=positions(60))
+    told = module_of(run_config(), a=positions(101), b=positions(60))
+    told.tell_time(("day", "week"))
+    for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        contexts, targets = joined(getattr(plain, loader)())
+        seen, same_targets = joined(getattr(told, loader)())
+        assert torch.equal(targets, same_targets)
+        assert torch.equal(contexts, seen[..., :-4])
+        day = torch.atan2(seen[..., -2], seen[..., -4]) / (2 * torch.pi) * 24
+        torch.testing.assert_close(torch.diff(day, dim=1).remainder(24), torch.ones_like(day[:, 1:]), atol=1e-3, rtol=0)
+    told.tell_time(("week",))
+    asked = _telling("week")
+    assert asked.time_features == told.time_features == ("week",)
+    assert torch.equal(joined(told.val_dataloader())[0], joined(asked.val_dataloader())[0])
+    told.tell_time(())
+    assert torch.equal(joined(told.val_dataloader())[0], joined(plain.val_dataloader())[0])
+
+
+def _telling(*periods: Period) -> SeriesDataModule:
+    config = run_config()
+    model = config.model.model_copy(update={"joint_rank": 3, "time_features": periods})
+    return module_of(config.model_copy(update={"model": model}), a=positions(101), b=positions(60))
+
+
+def test_periods_are_known_where_the_training_rows_of_every_series_cover_them() -> None:
+    assert module_of(run_config(), a=positions(24 * 40)).known_periods() == ("day", "week")
+    assert module_of(run_config(), a=positions(24 * 40), b=positions(101)).known_periods() == ("day",)
 
 
 @pytest.mark.parametrize(("windows_per_epoch", "spacing"), [(10_000, 1), (30, 2), (8, 6)])

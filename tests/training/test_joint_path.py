@@ -6,12 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 import yaml
 
 from stanhop.config import RunConfig
 from stanhop.errors import StoppedError
 from stanhop.forecasting.bundle import load_bundle
+from stanhop.forecasting.forecaster import Forecaster
 from stanhop.model.network import STanHopNet
 from stanhop.series.datamodule import SeriesDataModule
 from stanhop.series.frame import Series, SeriesSet
@@ -19,7 +22,9 @@ from stanhop.series.windows import borders
 from stanhop.training import joint_path
 from stanhop.training.fit import FitResult, fit
 from stanhop.training.in_memory import fit_in_memory
-from stanhop.training.joint_path import RANK, with_joint_rank
+from stanhop.training.joint_path import RANK, with_joint_path
+from stanhop.training.lightning_module import ForecastingModule
+from stanhop.training.start import begin
 
 
 def series_of(values: np.ndarray, data: SeriesSet) -> SeriesSet:
@@ -43,6 +48,17 @@ def followers(data: SeriesSet) -> SeriesSet:
 
 
 @pytest.fixture
+def clockwork(data: SeriesSet) -> SeriesSet:
+    """The second channel is the first one's last value times the cosine of the day, and noise; the first is noise."""
+    (one,) = data.series
+    random, times = np.random.default_rng(6), pd.date_range("2022-01-01", periods=800, freq="h", unit="us")
+    first = random.normal(size=len(times))
+    cosine = np.cos(2 * np.pi * times.hour / 24)
+    second = np.roll(first * cosine, 1) + 0.3 * random.normal(size=len(times))
+    return SeriesSet.of((Series("", times, np.stack([first, second], axis=1), one.channels[:2]),), data.layout)
+
+
+@pytest.fixture
 def undecided(config: RunConfig) -> RunConfig:
     """A configuration that leaves the joint path to the data, with validation windows enough to judge by."""
     split = config.data.split.model_copy(update={"train": 0.5, "validation": 0.3})
@@ -50,8 +66,12 @@ def undecided(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"model": model, "data": config.data.model_copy(update={"split": split})})
 
 
+def asking(config: RunConfig, **model: object) -> RunConfig:
+    return config.model_copy(update={"model": config.model.model_copy(update=model)})
+
+
 def rank(config: RunConfig, data: SeriesSet) -> int | None:
-    return with_joint_rank(config, SeriesDataModule(data, config)).model.joint_rank
+    return with_joint_path(config, SeriesDataModule(data, config)).model.joint_rank
 
 
 def test_channels_that_follow_one_another_are_forecast_jointly(undecided: RunConfig, followers: SeriesSet) -> None:
@@ -76,15 +96,98 @@ def test_what_holds_in_half_of_the_validation_rows_alone_is_not_clear(
 
 @pytest.mark.parametrize("asked", [0, 3])
 def test_what_the_configuration_says_is_not_decided(asked: int, undecided: RunConfig, followers: SeriesSet) -> None:
-    model = undecided.model.model_copy(update={"joint_rank": asked})
+    model = undecided.model.model_copy(update={"joint_rank": asked, "time_features": ()})
     config = undecided.model_copy(update={"model": model})
-    assert with_joint_rank(config, SeriesDataModule(followers, config)) is config
+    assert with_joint_path(config, SeriesDataModule(followers, config)) is config
 
 
 def test_a_published_network_has_none(undecided: RunConfig, followers: SeriesSet) -> None:
     model = undecided.model.model_copy(update={"network": "published_outeffhop"})
     config = undecided.model_copy(update={"model": model})
-    assert with_joint_rank(config, SeriesDataModule(followers, config)) is config
+    assert with_joint_path(config, SeriesDataModule(followers, config)) is config
+
+
+@pytest.mark.parametrize("rank", [None, 3])
+def test_what_levels_mean_by_day_is_told_where_it_helps(
+    rank: int | None, undecided: RunConfig, clockwork: SeriesSet
+) -> None:
+    config = asking(undecided, joint_rank=rank)
+    datamodule = SeriesDataModule(clockwork, config)
+    assert datamodule.known_periods() == ("day", "week")
+    model = with_joint_path(config, datamodule).model
+    assert model.joint_rank == (rank or RANK)
+    assert model.time_features == ("day",) == datamodule.time_features
+    context, _ = next(iter(datamodule.val_dataloader()))
+    assert context.shape[2] == 2 + model.num_time_features
+
+
+def test_the_time_is_not_told_where_that_is_asked_for_or_there_is_no_joint_path(
+    undecided: RunConfig, clockwork: SeriesSet, noise: SeriesSet
+) -> None:
+    for config, series_set in (
+        (asking(undecided, time_features=()), clockwork),
+        (asking(undecided, joint_rank=0), clockwork),
+        (undecided, noise),
+        (asking(undecided, time_features=("day",)), noise),
+    ):
+        datamodule = SeriesDataModule(series_set, config)
+        assert with_joint_path(config, datamodule).model.time_features == () == datamodule.time_features
+
+
+def test_periods_that_are_asked_for_are_told_whatever_the_windows_say(
+    undecided: RunConfig, followers: SeriesSet
+) -> None:
+    config = asking(undecided, time_features=("year", "week"))
+    assert with_joint_path(config, SeriesDataModule(followers, config)).model.time_features == ("year", "week")
+    split = config.data.split.model_copy(update={"train": 0.9, "validation": 0.01, "test": 0.01})
+    for periods in (None, ("week",)):  # without windows to judge by
+        blind = asking(config, joint_rank=3, time_features=periods)
+        datamodule = SeriesDataModule(followers, blind, borders_of=lambda one: borders(len(one), split))
+        assert with_joint_path(blind, datamodule).model.time_features == (periods or ())
+
+
+def test_a_choice_of_periods_has_the_regression_of_a_training_that_is_told_no_others(
+    undecided: RunConfig, clockwork: SeriesSet
+) -> None:
+    direct = torch.zeros(undecided.model.prediction_length, undecided.model.context_length)
+    every = SeriesDataModule(clockwork, undecided)
+    every.tell_time(("day", "week", "year"))
+    for periods in ((), ("day",), ("week", "year"), ("day", "year")):
+        alone = SeriesDataModule(clockwork, undecided)
+        alone.tell_time(periods)
+        chosen, expected = (joint_path._regression(each, direct, [periods]) for each in (every, alone))
+        torch.testing.assert_close(chosen.weight, expected.weight)
+        assert chosen.time_features == periods
+
+
+def test_a_network_that_is_told_the_time_begins_as_the_regression(undecided: RunConfig, clockwork: SeriesSet) -> None:
+    config = asking(undecided, instance_norm=False)
+    datamodule = SeriesDataModule(clockwork, config)
+    module = ForecastingModule(with_joint_path(config, datamodule), clockwork.channels)
+    begin(module, datamodule)
+    errors = []
+    for context, target in datamodule.test_dataloader():
+        with torch.no_grad():
+            errors.append((module.network(context) - target)[:, 0, 1].square())
+    variance = 0.09 / (0.5 + 0.09)  # of the noise alone, in scaled units
+    assert torch.cat(errors).mean() < 1.5 * variance
+
+
+def test_the_model_forecasts_by_the_clock(undecided: RunConfig, clockwork: SeriesSet, tmp_path: Path) -> None:
+    config = asking(undecided, instance_norm=False)
+    result = fit(config, run_path=tmp_path / "run", series_set=clockwork, progress=False)
+    bundle = load_bundle(result.model_path)
+    assert bundle.config.model.time_features == ("day",)
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["model"]["time_features"] is None
+    (one,) = clockwork.series
+    values = np.zeros((bundle.config.model.context_length, 2))
+    values[-1, 0] = 3.0
+    steps = []
+    for hour in range(24):
+        last = pd.Timestamp("2022-05-01") + pd.Timedelta(hours=hour)
+        times = pd.date_range(end=last, periods=len(values), freq="h", unit="us")
+        steps.append(Forecaster(bundle, device="cpu").forecast(Series("", times, values, one.channels)).values[0, 1])
+    assert np.corrcoef(steps, np.cos(2 * np.pi * np.arange(24) / 24))[0, 1] > 0.9
 
 
 @pytest.mark.parametrize("bound", ["LONGEST_CONTEXT", "LARGEST_MAP"])
@@ -104,7 +207,7 @@ def test_large_regressions_are_not_tried_unasked(
 
 def test_one_channel_has_none(undecided: RunConfig, followers: SeriesSet, monkeypatch: pytest.MonkeyPatch) -> None:
     (one,) = followers.series
-    monkeypatch.setattr(joint_path, "_is_worth_it", lambda _: True)
+    monkeypatch.setattr(joint_path, "_is_worth_it", lambda *_: True)
     assert rank(undecided, followers) == RANK
     assert rank(undecided, series_of(one.values[:, :1], followers)) == 0
 

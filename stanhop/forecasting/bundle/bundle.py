@@ -25,7 +25,7 @@ class Bundle:
         frequency: Step of time, as a pandas alias.
         layout: Layout of the training table.
         scalers: One scaler per series id.
-        network: Maps scaled contexts ``(batch, context_length, channels)`` to scaled forecasts
+        network: Maps scaled contexts ``(batch, context_length, columns)`` to scaled forecasts
             ``(batch, prediction_length, channels)``.
         fingerprint: SHA-256 of the training data.
         versions: Of the program and libraries that wrote the directory; empty before it is saved.
@@ -44,3 +44,8 @@ class Bundle:
     versions: Mapping[str, str] = field(default_factory=dict)
     quantization: Quantization | None = None
     intervals: Intervals | None = None
+
+    @property
+    def num_columns(self) -> int:
+        """Columns of a context: the channels, and the time features that the network is told."""
+        return self.num_channels + self.config.model.num_time_features

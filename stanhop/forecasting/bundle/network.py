@@ -50,6 +50,7 @@ def read_network(config: BundleConfig, contents: Mapping[str, bytes], *, directo
         contents[ONNX],
         context_length=model.context_length,
         prediction_length=model.prediction_length,
+        num_columns=config.num_channels + model.num_time_features,
         num_channels=config.num_channels,
         file=directory / ONNX,
     )

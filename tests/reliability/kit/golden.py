@@ -41,6 +41,7 @@ def bundles(folder: Path) -> Iterator[tuple[str, Bundle]]:
     intervals = Intervals(LEVELS, -offsets[0], offsets[1], np.array([0.5, 0.6]), num_windows=44)
     contexts = [torch.randn(13, samples.CONTEXT, 2, generator=torch.Generator().manual_seed(5), dtype=torch.float64)]
     static = quantize_bundle(plain, Quantization("w8a8", "static"), calibration=contexts)
+    yield "dated", dated(plain)
     yield "float", plain
     yield "int8", quantize_bundle(plain, Quantization("w8a8", "dynamic"))
     yield "intervals", dataclasses.replace(plain, intervals=intervals)
@@ -49,6 +50,18 @@ def bundles(folder: Path) -> Iterator[tuple[str, Bundle]]:
     waves = np.linspace(-1, 1, 2 * 2 * len(HARMONICS)).reshape(-1, 2)
     scaler = dataclasses.replace(plain.scalers[""], profile=SeasonalProfile(HARMONICS, waves))
     yield "seasonal", dataclasses.replace(plain, scalers={"": scaler})
+
+
+def dated(plain: Bundle) -> Bundle:
+    """``plain``, but that it is told the time."""
+    model = plain.config.model.model_copy(update={"joint_rank": 3, "time_features": ("day", "year")})
+    torch.manual_seed(7)
+    network = STanHopNet(model, plain.num_channels)
+    network.load_state_dict(plain.network.state_dict(), strict=False)
+    assert network.joint is not None
+    torch.nn.init.normal_(network.joint.up.weight, std=0.1)
+    config = plain.config.model_copy(update={"model": model})
+    return dataclasses.replace(plain, config=config, network=network.eval().requires_grad_(False))
 
 
 def reverting(plain: Bundle) -> Bundle:
