@@ -137,8 +137,8 @@ class ModelConfig(Section):
     one another, and 0 elsewhere."""
     time_features: tuple[Period, ...] | None = None
     """Periods of which that map is told how far they have gone, since the same weather means something else at night or
-    in winter. If not given, those by which the validation windows are forecast best, of the ones that the training rows
-    cover twice; without the map none."""
+    in winter. If not given, those by which the validation windows are clearly forecast better, of the ones that the
+    training rows cover twice; without the map none."""
     separation: Literal[
         "outeffhop", "sparse_outeffhop", "softmax", "gsh", "sparsemax", "clipped_softmax", "clipped_outeffhop"
     ] = "outeffhop"

@@ -5,8 +5,8 @@ regression it is the best of its rank (``reduced``), with the penalty that is be
 
 Where channels say much about one another, as those of the weather, it lowers the error; where they do not, it learns by
 heart what does not hold later. So unless ``model.joint_rank`` says, a network has one where the validation windows are
-clearly for the regression (``evidence.py``). Unless ``model.time_features`` says, it is told the time of those periods
-by which the regression forecasts the validation windows best.
+clearly for the regression (``evidence.py``). Unless ``model.time_features`` says, it is told how far those periods have
+gone by which the regression forecasts the validation windows best, if it is clearly better than without.
 """
 
 from __future__ import annotations
@@ -58,6 +58,10 @@ class Regression:
     places: Tensor
     time_features: tuple[Period, ...]
 
+    def of(self, rows: Tensor) -> Tensor:
+        """What it makes of ``joint_rows``, ``(rows, channels * prediction_length)``."""
+        return rows[:, self.places] @ self.weight.T
+
 
 def with_joint_path(config: RunConfig, datamodule: SeriesDataModule) -> RunConfig:
     """``config`` with ``model.joint_rank`` and ``model.time_features`` decided, as far as they are not given.
@@ -82,7 +86,7 @@ def begin_joint_path(module: ForecastingModule, datamodule: SeriesDataModule, di
     joint_paths = [own.joint for own in (module.network, module.trained_network) if isinstance(own, STanHopNet)]
     if not all(joint is not None and joint.down.in_features <= LONGEST_CONTEXT for joint in joint_paths):
         return
-    found = _regression(datamodule, direct, [datamodule.time_features])
+    found = _regression(datamodule, _moments(datamodule, direct), [datamodule.time_features])
     if not found.weight.any():
         return
     for joint in joint_paths:
@@ -113,8 +117,8 @@ def _decided(datamodule: SeriesDataModule) -> tuple[int, tuple[Period, ...]]:
     if not _has_room(datamodule, datamodule.time_features) or not datamodule.num_windows("validation"):
         return (0, ()) if rank is None else (rank, datamodule.config.model.time_features or ())
     direct = best_ridge(datamodule)
-    found = _regression(datamodule, direct, _candidates(datamodule))
-    if rank is None and not _is_worth_it(found, datamodule, direct):
+    found = _told_what_helps(datamodule, direct)
+    if rank is None and not _is_clearly_better(found, None, datamodule, direct):
         return 0, ()
     return rank or RANK, found.time_features
 
@@ -127,42 +131,55 @@ def _has_room(datamodule: SeriesDataModule, periods: Sequence[Period]) -> bool:
     return is_small and max(num_inputs, model.context_length) <= LONGEST_CONTEXT
 
 
-def _candidates(datamodule: SeriesDataModule) -> list[tuple[Period, ...]]:
-    """The periods to choose from: those that are given, or each choice of those that contexts tell, few ones first."""
-    periods = datamodule.time_features
+def _told_what_helps(datamodule: SeriesDataModule, direct: Tensor) -> Regression:
+    """The regression that is told the periods that are given, or those that make it clearly better; maybe none."""
+    moments, periods = _moments(datamodule, direct), datamodule.time_features
     if datamodule.config.model.time_features is not None:
-        return [periods]
-    return [each for size in range(len(periods) + 1) for each in itertools.combinations(periods, size)]
+        return _regression(datamodule, moments, [periods])
+    choices = [each for size in range(len(periods) + 1) for each in itertools.combinations(periods, size)]
+    untold, best = (_regression(datamodule, moments, each) for each in ([()], choices))
+    return best if _is_clearly_better(best, untold, datamodule, direct) else untold
 
 
-def _is_worth_it(found: Regression, datamodule: SeriesDataModule, direct: Tensor) -> bool:
-    """Whether the validation windows are clearly for the regression beside the direct one."""
-    if not found.weight.any():
-        return False
-    rows = _rows_of(datamodule, direct)(datamodule.val_dataloader())
-    gains = torch.cat(
-        [(left.square() - (left - x[:, found.places] @ found.weight.T).square()).mean(dim=1) for x, left in rows]
-    )
-    return is_clear(gains, shortest=datamodule.config.model.prediction_length)
+def _is_clearly_better(
+    found: Regression, other: Regression | None, datamodule: SeriesDataModule, direct: Tensor
+) -> bool:
+    """Whether the validation windows are clearly for ``found`` against ``other``, or against the direct path alone."""
+    gains = []
+    for x, left in _rows_of(datamodule, direct)(datamodule.val_dataloader()):
+        before, after = (left if each is None else left - each.of(x) for each in (other, found))
+        gains.append((before.square() - after.square()).mean(dim=1))
+    return is_clear(torch.cat(gains), shortest=datamodule.config.model.prediction_length)
 
 
-def _regression(datamodule: SeriesDataModule, direct: Tensor, candidates: Sequence[tuple[Period, ...]]) -> Regression:
-    """The map from ``joint_rows`` to what ``direct`` leaves, told those of ``candidates`` that are best.
-
-    It is 0 where every one and every penalty makes it worse than that on the validation windows.
-    """
+def _moments(datamodule: SeriesDataModule, direct: Tensor) -> tuple[Moments, Moments | None]:
+    """Those of the training and, if there are any, of the validation windows' ``joint_rows``."""
     rows = _rows_of(datamodule, direct)
     train = Moments.of(rows(datamodule.train_dataloader()))
-    has_judges = datamodule.num_windows("validation") > 0
-    validation = Moments.of(rows(datamodule.val_dataloader())) if has_judges else train
+    return train, Moments.of(rows(datamodule.val_dataloader())) if datamodule.num_windows("validation") else None
+
+
+def _regression(
+    datamodule: SeriesDataModule,
+    moments: tuple[Moments, Moments | None],
+    candidates: Sequence[tuple[Period, ...]],
+) -> Regression:
+    """The map from ``joint_rows`` to what the direct path leaves, told those of ``candidates`` that are best.
+
+    It is 0 where every one and every penalty makes it worse than that on the validation windows. Without any, the first
+    candidate is taken.
+    """
+    train, validation = moments
     best, least = None, float("inf")
     for periods in candidates:
         places = _places(periods, datamodule)
-        own, judge = train.of_inputs(places), validation.of_inputs(places)
+        own = train.of_inputs(places)
         nothing = torch.zeros_like(own.products.T)
-        # One at a time: of many channels a map is large.
-        maps = (ridge_maps(own, nothing, [penalty])[0] for penalty in (PENALTIES if has_judges else [PENALTY_UNSEEN]))
-        for weight in itertools.chain([nothing] if has_judges else [], maps):
+        if validation is None:
+            return Regression(ridge_maps(own, nothing, [PENALTY_UNSEEN])[0], own, places, periods)
+        judge = validation.of_inputs(places)
+        maps = (ridge_maps(own, nothing, [penalty])[0] for penalty in PENALTIES)  # one at a time: they may be large
+        for weight in itertools.chain([nothing], maps):
             error = judge.error(weight)
             if error < least:
                 best, least = Regression(weight, own, places, periods), error

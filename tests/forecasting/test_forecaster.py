@@ -21,6 +21,7 @@ from stanhop.errors import Code, DataError, MachineError, UsageError
 from stanhop.forecasting.bundle import Bundle
 from stanhop.forecasting.forecaster import Forecast, Forecaster
 from stanhop.model import int8
+from stanhop.model.network import STanHopNet
 from stanhop.quantization.int8 import quantize_bundle
 from stanhop.series.frame import Series
 from stanhop.series.scaling import Scaler
@@ -397,6 +398,21 @@ def test_a_network_that_cannot_be_compiled_is_a_matter_of_the_machine(
     monkeypatch.setattr(torch, "compile", fail)
     with pytest.raises(MachineError, match=r"cannot compile the network: .*; install a C\+\+ compiler, or leave"):
         Forecaster(bundle, device="cpu", is_compiled=True).forecast(make_series())
+
+
+def test_bounds_of_a_model_that_is_told_the_time_are_as_wide_as_its_channels_move(
+    interval_bundle: Bundle, make_series: Callable[..., Series]
+) -> None:
+    series, config, intervals = make_series(CONTEXT), interval_bundle.config, interval_bundle.intervals
+    model = config.model.model_copy(update={"joint_rank": 2, "time_features": ("day", "week")})
+    network = STanHopNet(model, interval_bundle.num_channels).eval()
+    told = replace(interval_bundle, config=config.model_copy(update={"model": model}), network=network)
+    forecast = Forecaster(told, levels=(80.0, 95.0)).forecast(series)
+    assert intervals is not None
+    scaler = told.scalers[""]
+    scale = scaler.transform(series.values).std(axis=0) + intervals.floor
+    expected = forecast.values + scaler.deviation * scale * intervals.upper
+    np.testing.assert_allclose(forecast.upper, expected, rtol=1e-6)
 
 
 def test_bounds_are_in_original_units_and_in_the_history_s_order_of_channels(

@@ -128,6 +128,7 @@ def test_the_time_is_not_told_where_that_is_asked_for_or_there_is_no_joint_path(
         (asking(undecided, time_features=()), clockwork),
         (asking(undecided, joint_rank=0), clockwork),
         (undecided, noise),
+        (asking(undecided, joint_rank=3), noise),
         (asking(undecided, time_features=("day",)), noise),
     ):
         datamodule = SeriesDataModule(series_set, config)
@@ -155,7 +156,9 @@ def test_a_choice_of_periods_has_the_regression_of_a_training_that_is_told_no_ot
     for periods in ((), ("day",), ("week", "year"), ("day", "year")):
         alone = SeriesDataModule(clockwork, undecided)
         alone.tell_time(periods)
-        chosen, expected = (joint_path._regression(each, direct, [periods]) for each in (every, alone))
+        chosen, expected = (
+            joint_path._regression(each, joint_path._moments(each, direct), [periods]) for each in (every, alone)
+        )
         torch.testing.assert_close(chosen.weight, expected.weight)
         assert chosen.time_features == periods
 
@@ -207,7 +210,7 @@ def test_large_regressions_are_not_tried_unasked(
 
 def test_one_channel_has_none(undecided: RunConfig, followers: SeriesSet, monkeypatch: pytest.MonkeyPatch) -> None:
     (one,) = followers.series
-    monkeypatch.setattr(joint_path, "_is_worth_it", lambda *_: True)
+    monkeypatch.setattr(joint_path, "is_clear", lambda *_, **__: True)
     assert rank(undecided, followers) == RANK
     assert rank(undecided, series_of(one.values[:, :1], followers)) == 0
 
