@@ -135,6 +135,14 @@ def test_the_time_is_not_told_where_that_is_asked_for_or_there_is_no_joint_path(
         assert with_joint_path(config, datamodule).model.time_features == () == datamodule.time_features
 
 
+def test_the_time_is_not_told_where_the_windows_are_for_it_and_not_clearly(
+    undecided: RunConfig, clockwork: SeriesSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joint_path, "is_clear", lambda *_, **__: False)
+    config = asking(undecided, joint_rank=3)
+    assert with_joint_path(config, SeriesDataModule(clockwork, config)).model.time_features == ()
+
+
 def test_periods_that_are_asked_for_are_told_whatever_the_windows_say(
     undecided: RunConfig, followers: SeriesSet
 ) -> None:
