@@ -225,7 +225,7 @@ def _decisions(model: ModelConfig, asked: ModelConfig) -> Iterator[str]:
     if asked.joint_rank is None and model.joint_rank:
         yield f"channels say much about one another: a joint path forecasts them (model.joint_rank {model.joint_rank})"
     if asked.time_features is None and model.time_features:
-        yield f"it is told the time of {' and '.join(model.time_features)} (model.time_features)"
+        yield f"the joint path is told the time of {' and '.join(model.time_features)} (model.time_features)"
 
 
 def _train(task: _Task, run: TrackedRun, checkpoint: Path | None) -> tuple[ForecastingModule, Journal]:

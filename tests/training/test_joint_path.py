@@ -184,9 +184,12 @@ def test_a_network_that_is_told_the_time_begins_as_the_regression(undecided: Run
     assert torch.cat(errors).mean() < 1.5 * variance
 
 
-def test_the_model_forecasts_by_the_clock(undecided: RunConfig, clockwork: SeriesSet, tmp_path: Path) -> None:
+def test_the_model_forecasts_by_the_clock(
+    undecided: RunConfig, clockwork: SeriesSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = asking(undecided, instance_norm=False)
-    result = fit(config, run_path=tmp_path / "run", series_set=clockwork, progress=False)
+    result = fit(config, run_path=tmp_path / "run", series_set=clockwork, progress=True)
+    assert "the joint path is told the time of day (model.time_features)" in capsys.readouterr().err
     bundle = load_bundle(result.model_path)
     assert bundle.config.model.time_features == ("day",)
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["model"]["time_features"] is None
