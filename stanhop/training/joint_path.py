@@ -86,7 +86,7 @@ def begin_joint_path(module: ForecastingModule, datamodule: SeriesDataModule, di
     joint_paths = [own.joint for own in (module.network, module.trained_network) if isinstance(own, STanHopNet)]
     if not all(joint is not None and joint.down.in_features <= LONGEST_CONTEXT for joint in joint_paths):
         return
-    found = _regression(datamodule, _moments(datamodule, direct), [datamodule.time_features])
+    found = regression(datamodule, moments_of(datamodule, direct), [datamodule.time_features])
     if not found.weight.any():
         return
     for joint in joint_paths:
@@ -133,11 +133,11 @@ def _has_room(datamodule: SeriesDataModule, periods: Sequence[Period]) -> bool:
 
 def _told_what_helps(datamodule: SeriesDataModule, direct: Tensor) -> Regression:
     """The regression that is told the periods that are given, or those that make it clearly better; maybe none."""
-    moments, periods = _moments(datamodule, direct), datamodule.time_features
+    moments, periods = moments_of(datamodule, direct), datamodule.time_features
     if datamodule.config.model.time_features is not None:
-        return _regression(datamodule, moments, [periods])
+        return regression(datamodule, moments, [periods])
     choices = [each for size in range(len(periods) + 1) for each in itertools.combinations(periods, size)]
-    untold, best = (_regression(datamodule, moments, each) for each in ([()], choices))
+    untold, best = (regression(datamodule, moments, each) for each in ([()], choices))
     return best if _is_clearly_better(best, untold, datamodule, direct) else untold
 
 
@@ -145,21 +145,24 @@ def _is_clearly_better(
     found: Regression, other: Regression | None, datamodule: SeriesDataModule, direct: Tensor
 ) -> bool:
     """Whether the validation windows are clearly for ``found`` against ``other``, or against the direct path alone."""
-    gains = []
-    for x, left in _rows_of(datamodule, direct)(datamodule.val_dataloader()):
-        before, after = (left if each is None else left - each.of(x) for each in (other, found))
-        gains.append((before.square() - after.square()).mean(dim=1))
-    return is_clear(torch.cat(gains), shortest=datamodule.config.model.prediction_length)
+    before, after = (window_errors(each, datamodule, direct) for each in (other, found))
+    return is_clear(before - after, shortest=datamodule.config.model.prediction_length)
 
 
-def _moments(datamodule: SeriesDataModule, direct: Tensor) -> tuple[Moments, Moments | None]:
+def window_errors(found: Regression | None, datamodule: SeriesDataModule, direct: Tensor) -> Tensor:
+    """Mean squared error of each validation window, ``(windows,)``, with ``found`` beside the direct path, or alone."""
+    rows = _rows_of(datamodule, direct)(datamodule.val_dataloader())
+    return torch.cat([(left if found is None else left - found.of(x)).square().mean(dim=1) for x, left in rows])
+
+
+def moments_of(datamodule: SeriesDataModule, direct: Tensor) -> tuple[Moments, Moments | None]:
     """Those of the training and, if there are any, of the validation windows' ``joint_rows``."""
     rows = _rows_of(datamodule, direct)
     train = Moments.of(rows(datamodule.train_dataloader()))
     return train, Moments.of(rows(datamodule.val_dataloader())) if datamodule.num_windows("validation") else None
 
 
-def _regression(
+def regression(
     datamodule: SeriesDataModule,
     moments: tuple[Moments, Moments | None],
     candidates: Sequence[tuple[Period, ...]],

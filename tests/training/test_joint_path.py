@@ -165,7 +165,7 @@ def test_a_choice_of_periods_has_the_regression_of_a_training_that_is_told_no_ot
         alone = SeriesDataModule(clockwork, undecided)
         alone.tell_time(periods)
         chosen, expected = (
-            joint_path._regression(each, joint_path._moments(each, direct), [periods]) for each in (every, alone)
+            joint_path.regression(each, joint_path.moments_of(each, direct), [periods]) for each in (every, alone)
         )
         torch.testing.assert_close(chosen.weight, expected.weight)
         assert chosen.time_features == periods
