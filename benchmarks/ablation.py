@@ -35,6 +35,7 @@ from stanhop.model.block import AcrossChannels, TandemBlock
 from stanhop.model.network import STanHopNet, build_network
 from stanhop.series.load import load_series
 from stanhop.training import lightning_module
+from stanhop.training.evidence import standard_errors_above_zero
 from stanhop.training.once import fit_once
 
 RESULTS = Path(__file__).parent / "results"
@@ -170,40 +171,68 @@ def built(cut: Callable[[STanHopNet], None]) -> Iterator[None]:
         yield
 
 
-def measured(variant: Variant, base: list[Layer], seed: int, folder: Path) -> dict[str, float]:
-    """Validation errors of one training in ``folder``, and its time."""
+@dataclass(frozen=True)
+class Run:
+    """One training.
+
+    Args:
+        figures: Validation errors, parameters and time.
+        squared_errors: Mean of each validation window, ``(windows,)``, in order of time.
+    """
+
+    figures: dict[str, float]
+    squared_errors: torch.Tensor
+
+
+def measured(variant: Variant, base: list[Layer], seed: int, folder: Path) -> Run:
+    """Train in ``folder``, and measure on the validation rows."""
     config = resolve([*base, Layer(variant.name, nest(variant.changes | {"train.seed": seed}))])
     data, horizon = Path(config.data.source).stem, config.model.prediction_length
     path = folder / storage.safe_name(f"{data}-{horizon}-{variant.name}-{seed}".replace(" ", "_"))
     series_set = load_series(config.data)
     with built(variant.cut):
         result = fit_once(config, run_path=path, progress=False, series_set=series_set)
-        found = evaluate(load_bundle(result.model_path), series_set, split="validation").metrics
-    return {
-        "mse": found["mse_scaled"],
-        "mae": found["mae_scaled"],
+        found = evaluate(load_bundle(result.model_path), series_set, split="validation")
+    figures = {
+        "mse": found.metrics["mse_scaled"],
+        "mae": found.metrics["mae_scaled"],
         "parameters": result.metrics["size/num_parameters"],
         "seconds": result.metrics["time/train_s"],
     }
+    return Run(figures, torch.from_numpy(found.windows.rows["mse_scaled"].astype(float)))
 
 
-def summary(variant: Variant, runs: list[dict[str, float]], base: list[dict[str, float]]) -> dict[str, Any]:
-    """Means, deviations, and the change against the preset, seed by seed."""
-    row: dict[str, Any] = {"variant": variant.name, "changes": variant.changes, "runs": runs}
+def summary(variant: Variant, runs: list[Run], base: list[Run], *, horizon: int) -> dict[str, Any]:
+    """Means, deviations, and the change against the preset, seed by seed; of MSE in standard errors, too.
+
+    These are over stretches of time of what all seeds make on average, as a training judges what it decides.
+    """
+    pairs = list(zip(runs, base, strict=True))
+    more = torch.stack([run.squared_errors - own.squared_errors for run, own in pairs]).mean(dim=0)
+    row: dict[str, Any] = {
+        "variant": variant.name,
+        "changes": variant.changes,
+        "runs": [run.figures for run in runs],
+        "mse_change_standard_errors": standard_errors_above_zero(more, shortest=horizon),
+    }
     for figure in ("mse", "mae"):
-        values = [run[figure] for run in runs]
-        changes = [100 * (run[figure] / own[figure] - 1) for run, own in zip(runs, base, strict=True)]
+        values = [run.figures[figure] for run in runs]
+        changes = [100 * (run.figures[figure] / own.figures[figure] - 1) for run, own in pairs]
         for name, each in ((figure, values), (f"{figure}_change_percent", changes)):
             row[name] = {"mean": statistics.fmean(each), "deviation": statistics.stdev(each) if len(each) > 1 else None}
-    return row | {"parameters": runs[0]["parameters"], "seconds": statistics.fmean(run["seconds"] for run in runs)}
+    seconds = statistics.fmean(run.figures["seconds"] for run in runs)
+    return row | {"parameters": runs[0].figures["parameters"], "seconds": seconds}
 
 
 def to_markdown(rows: list[dict[str, Any]]) -> str:
     """The table."""
-    lines = ["| | MSE | change, % | MAE | change, % | parameters | seconds |", "|---|---|---|---|---|---|---|"]
+    head = "| | MSE | change, % | in standard errors | MAE | change, % | parameters | seconds |"
+    lines = [head, "|---|---|---|---|---|---|---|---|"]
     for row in rows:
         cells = [_figure(row[name], digits) for name, digits in
                  (("mse", 4), ("mse_change_percent", 1), ("mae", 4), ("mae_change_percent", 1))]  # fmt: skip
+        clear = row["mse_change_standard_errors"]
+        cells.insert(2, "" if clear is None else f"{clear:+.1f}")
         lines.append(f"| {row['variant']} | {' | '.join(cells)} | {row['parameters']:,.0f} | {row['seconds']:.0f} |")
     return "\n".join(lines) + "\n"
 
@@ -234,9 +263,11 @@ def main() -> None:
     if variants[0].name != "the preset":
         variants.insert(0, Variant("the preset"))
     rows: list[dict[str, Any]] = []
+    presets: list[Run] = []
     for variant in variants:
         runs = [measured(variant, base, seed, options.output) for seed in options.seeds]
-        rows.append(summary(variant, runs, rows[0]["runs"] if rows else runs))
+        presets = presets or runs
+        rows.append(summary(variant, runs, presets, horizon=options.prediction_length))
         print(to_markdown(rows[-1:]).splitlines()[-1], flush=True)
     document = {
         "what": "validation errors in scaled units, mean and deviation over seeds; changes are paired by seed",

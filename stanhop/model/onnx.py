@@ -1,6 +1,6 @@
 """A network that lies in an ONNX file and is computed by ONNX Runtime, on the CPU and without a compiler.
 
-The file maps ``context`` (batch, context_length, channels) to ``forecast`` (batch, prediction_length, channels), both
+The file maps ``context`` (batch, context_length, columns) to ``forecast`` (batch, prediction_length, channels), both
 scaled and in float64, for any batch. It must be closed: no data outside of it, no code of others, and no branches, so
 that opening a foreign one can do nothing but compute.
 """

@@ -32,7 +32,7 @@ def quantize_bundle(
     Args:
         bundle: The float model; it is not changed.
         quantization: Scheme and kind of activations.
-        calibration: Scaled contexts ``(batch, context_length, channels)`` of training rows; static activations and
+        calibration: Scaled contexts ``(batch, context_length, columns)`` of training rows; static activations and
             smoothing need them, the others do not look at them.
         smoothing: Strength of SmoothQuant; None leaves it out.
         progress: Called with the number of calibration batches done.

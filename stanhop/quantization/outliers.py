@@ -133,7 +133,7 @@ def measure_outliers(
 
     Args:
         network: In evaluation mode.
-        contexts: Scaled contexts ``(batch, context_length, channels)``.
+        contexts: Scaled contexts ``(batch, context_length, columns)``.
         progress: Called with the number of windows done after each batch.
 
     Raises:

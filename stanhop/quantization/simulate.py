@@ -127,7 +127,7 @@ def simulate(network: nn.Module, calibration: Sequence[Tensor], protocol: Protoc
 
     Args:
         network: A ``STanHopNet`` or a published one, in evaluation mode; it is not changed.
-        calibration: Scaled contexts ``(batch, context_length, channels)`` of training rows.
+        calibration: Scaled contexts ``(batch, context_length, columns)`` of training rows.
         protocol: How to quantise.
 
     Raises:

@@ -30,7 +30,7 @@ def smoothed(network: nn.Module, contexts: Iterable[Tensor], *, strength: float 
 
     Args:
         network: A ``STanHopNet`` in evaluation mode.
-        contexts: Scaled contexts ``(batch, context_length, channels)`` to find the scale of each feature on.
+        contexts: Scaled contexts ``(batch, context_length, columns)`` to find the scale of each feature on.
         strength: 0 moves nothing but the scale of the weights, 1 everything.
     """
     changed = copy.deepcopy(network)

@@ -169,8 +169,8 @@ def regression(
 ) -> Regression:
     """The map from ``joint_rows`` to what the direct path leaves, told those of ``candidates`` that are best.
 
-    It is 0 where every one and every penalty makes it worse than that on the validation windows. Without any, the first
-    candidate is taken.
+    It is 0 where every one and every penalty makes it worse than that on the validation windows. Where there are none,
+    the first candidate is taken.
     """
     train, validation = moments
     best, least = None, float("inf")
