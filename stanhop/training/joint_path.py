@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from stanhop.config import Period, RunConfig
-from stanhop.model.network import STanHopNet, joint_inputs, num_joint_inputs
+from stanhop.model.joint_path import joint_inputs, num_joint_inputs
+from stanhop.model.network import STanHopNet
 from stanhop.series.datamodule import Batch, SeriesDataModule
 from stanhop.series.time_features import columns_of
 from stanhop.training.evidence import is_clear
