@@ -23,7 +23,7 @@ from stanhop.config import Layer, resolve
 from stanhop.series.datamodule import SeriesDataModule
 from stanhop.series.load import load_series
 from stanhop.training.evidence import standard_errors_above_zero
-from stanhop.training.joint_path import moments_of, regression, window_errors
+from stanhop.training.joint_regression import JointTask
 from stanhop.training.least_squares import best_ridge
 
 RESULTS = Path(__file__).parent / "results"
@@ -40,11 +40,11 @@ def measured(data: str, horizon: int) -> Iterator[dict[str, Any]]:
     known = datamodule.known_periods()
     datamodule.tell_time(known)
     direct = best_ridge(datamodule)
-    moments = moments_of(datamodule, direct)
-    untold = window_errors(regression(datamodule, moments, [()]), datamodule, direct)
+    task = JointTask(datamodule, direct)
+    untold = task.trial([()]).errors
     for size in range(len(known) + 1):
         for periods in itertools.combinations(known, size):
-            gains = untold - window_errors(regression(datamodule, moments, [periods]), datamodule, direct)
+            gains = untold - task.trial([periods]).errors
             found = standard_errors_above_zero(gains, shortest=horizon)
             yield {
                 "prediction_length": horizon,

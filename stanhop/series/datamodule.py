@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from stanhop.config import Period, RunConfig
     from stanhop.series.frame import Series, SeriesSet
 
+MOST_ROWS = 2**20
+"""A regression of as many contexts of single channels takes seconds."""
 Batch = tuple[Tensor, Tensor]
 
 
@@ -219,10 +221,11 @@ class SeriesDataModule(pl.LightningDataModule):
     def ordered_train_windows(self) -> tuple[WindowLoader, int]:
         """Training windows in order of series and time, for every process: all, or each so many-th, which is also told.
 
-        There are at most as many as in an epoch.
+        There are ``MOST_ROWS`` of single channels at most, or as many windows as in an epoch, if these are more.
         """
         starts, train = self._starts["train"], self.config.train
-        spacing = -(-len(starts) // train.windows_per_epoch)
+        most = max(train.windows_per_epoch, MOST_ROWS // self.num_channels)
+        spacing = -(-len(starts) // most)
         chosen = starts[::spacing]
         return WindowLoader(
             self._windows(), chosen, Shard(len(chosen), train.batch_size, rank=0, world_size=1)

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from stanhop.config import DataConfig, ModelConfig, Period, RunConfig, SplitConfig, TrainConfig
 from stanhop.errors import Code, DataError, ModelError
+from stanhop.series import datamodule
 from stanhop.series.datamodule import SeriesDataModule, ShuffledWindowLoader, WindowLoader, Windows
 from stanhop.series.frame import Layout, Series, SeriesSet
 from stanhop.series.scaling import Scaler
@@ -232,16 +233,20 @@ def test_periods_are_known_where_the_training_rows_of_every_series_cover_them() 
     assert module_of(run_config(), a=positions(24 * 40), b=positions(101)).known_periods() == ("day",)
 
 
-@pytest.mark.parametrize(("windows_per_epoch", "spacing"), [(10_000, 1), (30, 2), (8, 6)])
-def test_training_windows_in_order_are_evenly_spaced_and_no_more_than_an_epoch(
-    windows_per_epoch: int, spacing: int
+@pytest.mark.parametrize(
+    ("windows_per_epoch", "most_rows", "spacing"),
+    [(10_000, 1, 1), (30, 1, 2), (8, 1, 6), (8, 8 * CHANNELS, 6), (8, 30 * CHANNELS, 2), (8, 2**20, 1)],
+)
+def test_training_windows_in_order_are_evenly_spaced_and_no_more_than_an_epoch_or_than_many(
+    windows_per_epoch: int, most_rows: int, spacing: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(datamodule, "MOST_ROWS", most_rows)
     module = module_of(run_config(windows_per_epoch=windows_per_epoch), a=positions(101))
     loader, told = module.ordered_train_windows()
     contexts, targets = joined(loader)
     expected_contexts, expected_targets = (torch.from_numpy(each) for each in slow_windows(positions(101), "train"))
     assert told == spacing
-    assert len(contexts) <= windows_per_epoch
+    assert len(contexts) <= max(windows_per_epoch, most_rows // CHANNELS)
     torch.testing.assert_close(contexts, expected_contexts[::spacing])
     torch.testing.assert_close(targets, expected_targets[::spacing])
 

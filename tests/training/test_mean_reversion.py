@@ -13,6 +13,7 @@ import torch
 from stanhop.config import RunConfig
 from stanhop.forecasting.bundle import load_bundle
 from stanhop.model.network import STanHopNet, mean_of_context
+from stanhop.series import datamodule
 from stanhop.series.datamodule import SeriesDataModule
 from stanhop.series.frame import Series, SeriesSet
 from stanhop.series.windows import Borders
@@ -226,6 +227,7 @@ def test_the_gap_is_long_enough_that_no_row_is_on_both_sides(
         return folds(blocks, gap=gap)
 
     monkeypatch.setattr(mean_reversion, "folds", spy)
+    monkeypatch.setattr(datamodule, "MOST_ROWS", 1)
     config = reverting(config, windows_per_epoch=windows_per_epoch, batch_size=7)
     long = series_of(walk(kept=0.9, seed=1), data)
     shares_of(config, long)
