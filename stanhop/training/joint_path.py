@@ -65,6 +65,13 @@ def remember(networks: Iterable[STanHopNet], datamodule: SeriesDataModule) -> No
             joint.memories.remember(_moments(datamodule, len(joint.memories.patterns)))
 
 
+def memories_of(datamodule: SeriesDataModule, count: int) -> JointMemories:
+    """``count`` moments of the training rows, told the time as contexts of ``datamodule`` are."""
+    memories = JointMemories(count, datamodule.num_channels, 2 * len(datamodule.time_features))
+    memories.remember(_moments(datamodule, count))
+    return memories
+
+
 def begin_joint_path(networks: Iterable[STanHopNet], datamodule: SeriesDataModule, direct: Tensor) -> None:
     """Have the joint paths of ``networks`` that are not too large begin as the regression of what ``direct`` leaves.
 
@@ -89,12 +96,8 @@ def _moments(datamodule: SeriesDataModule, count: int) -> Tensor:
     """``count`` moments of the training windows, drawn at random and always the same, ``(count, size)``, float64."""
     model = datamodule.config.model
     windows, _ = datamodule.ordered_train_windows()
-    every = torch.cat(
-        [
-            moment_of(contexts[..., -model.patch_length :], time)
-            for contexts, _, time in without_level(windows, instance_norm=model.instance_norm)
-        ]
-    )
+    parts = without_level(windows, instance_norm=model.instance_norm)
+    every = torch.cat([moment_of(contexts[..., -model.patch_length :], time) for contexts, _, time in parts])
     order = torch.randperm(len(every), generator=torch.Generator().manual_seed(SEED))
     return every[order[torch.arange(count) % len(every)]]
 
@@ -143,9 +146,7 @@ def _with_memories_that_help(plain: JointTask) -> tuple[Trial, int]:
     without, count = plain.trial([periods]), NUM_MEMORIES if given is None else given
     if not count or not _has_room(datamodule, periods, count):
         return without, 0
-    memories = JointMemories(count, datamodule.num_channels, 2 * len(periods))
-    memories.remember(_moments(datamodule, count))
-    found = JointTask(datamodule, plain.direct, memories).trial([periods])
+    found = JointTask(datamodule, plain.direct, memories_of(datamodule, count)).trial([periods])
     is_wanted = given is not None or _is_clearly_better(found, without, datamodule)
     return (found, count) if is_wanted else (without, 0)
 

@@ -1,0 +1,106 @@
+"""What the joint path gains by being told the time and by memories, as a regression, on the validation rows.
+
+    STANHOP_DATA_DIR=... python benchmarks/joint_regression.py --data WTH --prediction-length 24 48 168 336
+
+Each choice of periods that the training rows cover twice, in the preset of the data set, then the preset's own periods
+with as many memories as a network has unasked. Nothing is trained: the forecast is the ridge regression of each channel
+and the one of the joint path beside it, judged by windows that did not choose its penalties. The table goes to
+``benchmarks/results/<data>/joint_regression.json`` and ``.md`` (``--results``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from stanhop import storage
+from stanhop.benchmarks.table import machine
+from stanhop.cli.layers import run_layers
+from stanhop.config import Layer, Period, resolve
+from stanhop.series.datamodule import SeriesDataModule
+from stanhop.series.load import load_series
+from stanhop.training.evidence import standard_errors_above_zero
+from stanhop.training.joint_path import NUM_MEMORIES, memories_of
+from stanhop.training.joint_regression import JointTask
+from stanhop.training.least_squares import best_ridge
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def measured(data: str, horizon: int) -> Iterator[dict[str, Any]]:
+    """Error with each choice, and what it gains against what it adds to."""
+    layers = run_layers(
+        data=data, preset=None, files=[], assignments=[], environment={},
+        flags=[Layer("--prediction-length", {"model": {"prediction_length": horizon}})],
+    )  # fmt: skip
+    config = resolve(layers)
+    datamodule = SeriesDataModule(load_series(config.data), config)
+    known, own = datamodule.known_periods(), config.model.time_features or ()
+    datamodule.tell_time(known)
+    direct = best_ridge(datamodule)
+    task = JointTask(datamodule, direct)
+    errors = {
+        periods: task.trial([periods]).errors
+        for size in range(len(known) + 1)
+        for periods in itertools.combinations(known, size)
+    }
+    for periods in errors:
+        yield _row(horizon, periods, 0, before=errors[()], after=errors[periods])
+    datamodule.tell_time(own)
+    remembering = JointTask(datamodule, direct, memories_of(datamodule, NUM_MEMORIES)).trial([own]).errors
+    yield _row(horizon, own, NUM_MEMORIES, before=errors[own], after=remembering)
+
+
+def _row(
+    horizon: int, periods: Sequence[Period], num_memories: int, *, before: Tensor, after: Tensor
+) -> dict[str, Any]:
+    return {
+        "prediction_length": horizon,
+        "time_features": periods,
+        "joint_memories": num_memories,
+        "mse": float(after.mean()),
+        "gain_percent": 100 * float((before - after).mean() / before.mean()),
+        "standard_errors": standard_errors_above_zero(before - after, shortest=horizon),
+    }
+
+
+def to_markdown(rows: list[dict[str, Any]]) -> str:
+    """The table: with memories, less than with the same periods; else, less than untold."""
+    lines = ["| steps | told | memories | MSE | less, % | standard errors |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        told, found = ", ".join(row["time_features"]) or "nothing", row["standard_errors"]
+        figures = [f"{row['mse']:.4f}", f"{row['gain_percent']:.2f}", "" if found is None else f"{found:.1f}"]
+        cells = [row["prediction_length"], told, row["joint_memories"], *figures]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure, print and store."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="WTH", help="a named data set, or a file")
+    parser.add_argument("--prediction-length", type=int, nargs="+", default=[24, 48, 168, 336])
+    parser.add_argument("--results", type=Path, help="where the table goes")
+    options = parser.parse_args()
+    rows = [row for horizon in options.prediction_length for row in measured(options.data, horizon)]
+    print(to_markdown(rows), end="")
+    document = {
+        "what": "validation errors in scaled units of the regressions that the linear paths begin as",
+        "data": options.data,
+        "machine": machine(),
+        "rows": rows,
+    }
+    folder = options.results or RESULTS / Path(options.data).stem.lower()
+    storage.make_directory(folder)
+    storage.write_text(folder / "joint_regression.json", json.dumps(document, indent=2) + "\n")
+    storage.write_text(folder / "joint_regression.md", to_markdown(rows))
+
+
+if __name__ == "__main__":
+    main()
