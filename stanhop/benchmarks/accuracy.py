@@ -12,7 +12,7 @@ from stanhop.benchmarks.measurement import Measurement, keep, kept
 from stanhop.benchmarks.network_figures import Outliers, StepTimes, outliers_of, time_steps
 from stanhop.benchmarks.parent import parent_run
 from stanhop.config import RunConfig, TrackingConfig
-from stanhop.errors import Code, DataError, quoted
+from stanhop.errors import Code, ConfigError, DataError, quoted
 from stanhop.forecasting.bundle import bundle_digest, load_bundle
 from stanhop.series.frame import SeriesSet
 from stanhop.series.load import load_series
@@ -77,8 +77,12 @@ def run_grid(
         report: Told what begins.
 
     Raises:
-        UserError: as ``fit``; and a cell that is there already was started with another configuration.
+        UserError: as ``fit``; a cell that is there already was started with another configuration, or keeps no rows
+            for the test.
     """
+    if not all(cell.config.data.split.has_test for cell in cells):
+        fix = "set data.split.test above 0: it is what the table measures"
+        raise ConfigError(Code.CONFIG, "no rows are kept for the test (data.split.test is 0)", fix=fix)
     make_directory(folder)
     with locked(folder / LOCK), parent_run(folder, tracking, tags={"stanhop.benchmark": "accuracy"}) as (store, parent):
         grid = _Grid(folder, stride, store, parent, progress, report)

@@ -34,6 +34,7 @@ app = typer.Typer()
 
 RUNS = Path("runs")
 RUN_CONFIG = "config.yaml"
+ALL_ROWS = Layer("--all-rows", {"data": {"split": {"train": 0.9, "validation": 0.1, "test": 0.0}}})
 RUN_PATH_VARIABLE = "STANHOP_RUN_PATH"
 """How the processes that share the work of one training learn which folder the first of them chose."""
 
@@ -66,6 +67,10 @@ def train(
         typer.Option("--strict-resume", help="Resume, but not where last bits may differ (threads, versions)."),
     ] = False,
     overwrite: Overwrite = False,
+    all_rows: Annotated[
+        bool,
+        typer.Option("--all-rows", help="Learn from the newest rows too: 90 % to train on, 10 % to validate, no test."),
+    ] = False,
     require_tracking: Annotated[
         bool, typer.Option("--require-tracking", help="Do not train without the tracking server (exit code 4).")
     ] = False,
@@ -79,6 +84,8 @@ def train(
 
     Example: stanhop train --data ETTh1
 
+    Example: stanhop train --data sales.csv --all-rows --output final
+
     Example: stanhop train --data sales.csv --prediction-length 48 --set model.num_heads=8
     """
     if (resume or strict_resume) and data is None and not (preset or files) and run_path is not None:
@@ -88,7 +95,7 @@ def train(
         preset=preset,
         files=files or [],
         assignments=assignments or [],
-        flags=flags,
+        flags=[*([ALL_ROWS] if all_rows else []), *flags],
         environment=os.environ,
     )
     require_data(layers)
@@ -175,4 +182,5 @@ def _print_result(result: FitResult, output: Output) -> None:
         *([("MLflow", result.run_id)] if result.run_id else []),
         ("model", result.model_path),
     ]
-    output.result(document, human=f"{metric_lines(test)}\n\n{aligned(facts)}")
+    measured = metric_lines(test) if test else "no rows were kept for the test: nothing tells how good this model is"
+    output.result(document, human=f"{measured}\n\n{aligned(facts)}")

@@ -9,6 +9,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -39,8 +40,13 @@ class SplitConfig(Section):
     """Rows to learn from: a fraction below 1, or a number of rows."""
     validation: PositiveFloat = 0.1
     """Rows that choose the best epoch."""
-    test: PositiveFloat = 0.2
-    """Rows that nothing is chosen by."""
+    test: NonNegativeFloat = 0.2
+    """Rows that nothing is chosen by; with 0 there are none, and nothing tells how good the model is."""
+
+    @property
+    def has_test(self) -> bool:
+        """Whether any rows are kept for the test."""
+        return self.test > 0
 
     @model_validator(mode="after")
     def _is_one_kind(self) -> Self:
@@ -48,7 +54,7 @@ class SplitConfig(Section):
         if all(part < 1 for part in parts):
             if sum(parts) > 1 + 1e-9:
                 raise ValueError(f"the fractions {parts} sum to more than 1")
-        elif any(part < 1 or part != int(part) for part in parts):
+        elif any(part != int(part) for part in parts) or min(self.train, self.validation) < 1:
             raise ValueError(f"{parts} must be three fractions below 1 or three whole numbers of rows")
         return self
 

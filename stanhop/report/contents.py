@@ -138,6 +138,8 @@ def collect(
             contents = replace(contents, card=_data_card(series_set, bundle, data.source))
             if series_set.fingerprint != bundle.fingerprint:
                 contents = _lacking(contents, f"{data.source} is not what the model was trained on: it has changed")
+            if not bundle.config.data.split.has_test:
+                return _lacking(contents, "no rows were kept for the test, so there is nothing to forecast again")
             if num_origins == 0:
                 return contents
             report(f"{run.name}: forecasting test windows")

@@ -268,6 +268,8 @@ class SeriesDataModule(pl.LightningDataModule):
         """First row of each window of ``series`` in ``split``, ``(windows,)``, int64."""
         model = self.config.model
         lengths = {"context_length": model.context_length, "prediction_length": model.prediction_length}
+        if split == "test" and not self.config.data.split.has_test:
+            return np.empty(0, dtype=np.int64)
         if self._given_borders_of is None:
             found = split_origins(len(series), self.config.data.split, split, **lengths, series_id=series.id)
         else:

@@ -62,7 +62,7 @@ def borders(series_length: int, split: SplitConfig, *, series_id: str = "") -> B
     fractions that sum to 1 use every row.  Numbers of rows are taken from the start; later rows are not used.
 
     Raises:
-        DataError: the series has fewer rows than asked for, or a split would be empty.
+        DataError: the series has fewer rows than asked for, or a split would be empty that is not asked to be.
 
     Source: splits of Crossformer's and STanHop's evaluation, which round in this way.
     """
@@ -74,7 +74,7 @@ def borders(series_length: int, split: SplitConfig, *, series_id: str = "") -> B
         fix = "lower data.split.train, data.split.validation and data.split.test, or give fractions below 1"
         raise DataError(Code.LENGTH, problem, fix=fix)
     for name, length in zip(SPLITS, lengths, strict=True):
-        if length == 0:
+        if length == 0 and (name != "test" or split.has_test):
             problem = f"{where} has {series_length} rows, of which the {name} split gets none"
             raise DataError(Code.LENGTH, problem, fix=f"raise data.split.{name} or give more rows")
     train, validation, test = lengths
@@ -114,6 +114,9 @@ def split_origins(
         DataError: as ``borders``, or the part is too short for one window.
     """
     rows = borders(series_length, split, series_id=series_id).of(part)
+    if part == "test" and not split.has_test:
+        fix = "name another split, or take a model that was trained with rows kept for the test"
+        raise DataError(Code.LENGTH, "no rows were kept for the test (data.split.test is 0)", fix=fix)
     found = origins(rows, context_length=context_length, prediction_length=prediction_length, is_first=part == "train")
     if found:
         return found

@@ -15,11 +15,11 @@ from typing import Any
 from stanhop.errors import DataError
 from stanhop.forecasting.bundle import Bundle, load_bundle, save_bundle
 from stanhop.forecasting.calibration import calibrate
-from stanhop.forecasting.evaluation import evaluate
+from stanhop.forecasting.evaluation import Evaluation, evaluate
 from stanhop.forecasting.forecaster import Forecaster
 from stanhop.forecasting.plots import forecast_plot, loss_plot
 from stanhop.series.frame import SeriesSet
-from stanhop.storage import write_bytes, write_text
+from stanhop.storage import remove_file, write_bytes, write_text
 from stanhop.tracking.names import WINDOW_ERRORS
 from stanhop.training.journal import Journal
 from stanhop.training.stacking import Stacking
@@ -65,7 +65,7 @@ def write_outcome(
     *,
     stop_if_asked: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
-    """Calibrate and save ``bundle``, measure it once on the test split, draw plots, and write ``metrics.json`` last.
+    """Calibrate and save ``bundle``, measure it on the test split, if any, draw plots, and write ``metrics.json`` last.
 
     Before each of these steps ``stop_if_asked`` may raise; a resumed run then takes them again.
 
@@ -85,30 +85,40 @@ def write_outcome(
     bundle = load_bundle(run_path / MODEL)  # what is measured is what is deployed
     stop_if_asked()
     began_s = time.monotonic()
-    evaluation = evaluate(bundle, series_set, device=train.device, batch_size=train.batch_size, levels=levels)
+    evaluation = None
+    if bundle.config.data.split.has_test:
+        evaluation = evaluate(bundle, series_set, device=train.device, batch_size=train.batch_size, levels=levels)
     metrics = {
-        **{f"test/{name}": value for name, value in evaluation.metrics.items()},
+        **_test_metrics(evaluation, seconds=time.monotonic() - began_s),
         "val/best_loss": journal.best.validation_loss,
         "val/best_epoch": float(journal.best.epoch),
         **_stacking_metrics(stacking),
         "time/train_s": sum(epoch.seconds for epoch in journal.epochs),
-        "time/evaluate_s": time.monotonic() - began_s,
         "size/num_parameters": float(sum(weight.numel() for weight in bundle.network.parameters())),
         "size/model_bytes": float(sum(file.stat().st_size for file in (run_path / MODEL).iterdir())),
     }
     stop_if_asked()
     _write_plots(run_path, bundle, series_set, journal)
-    write_bytes(run_path / WINDOW_ERRORS, evaluation.windows.to_bytes())
+    if evaluation is None:
+        remove_file(run_path / WINDOW_ERRORS)
+    else:
+        write_bytes(run_path / WINDOW_ERRORS, evaluation.windows.to_bytes())
     stop_if_asked()
     document = {
         "metrics": metrics,
         "best_epoch": journal.best.epoch,
-        "per_channel": evaluation.per_channel,
-        "per_step": evaluation.per_step,
+        "per_channel": evaluation.per_channel if evaluation else {},
+        "per_step": evaluation.per_step if evaluation else {},
         "epochs": [asdict(epoch) for epoch in journal.epochs],
     }
     write_text(run_path / METRICS, json.dumps(_json_numbers(document), indent=2, allow_nan=False) + "\n")
     return metrics
+
+
+def _test_metrics(evaluation: Evaluation | None, *, seconds: float) -> dict[str, float]:
+    if evaluation is None:
+        return {}
+    return {**{f"test/{name}": value for name, value in evaluation.metrics.items()}, "time/evaluate_s": seconds}
 
 
 def _stacking_metrics(stacking: Stacking | None) -> dict[str, float]:

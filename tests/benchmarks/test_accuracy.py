@@ -13,8 +13,8 @@ from stanhop.benchmarks import accuracy
 from stanhop.benchmarks.accuracy import Cell, run_grid
 from stanhop.benchmarks.baselines import find_baseline
 from stanhop.benchmarks.measurement import Measurement, kept
-from stanhop.config import RunConfig, TrackingConfig
-from stanhop.errors import MachineError, ModelError, OutputError
+from stanhop.config import RunConfig, SplitConfig, TrackingConfig
+from stanhop.errors import ConfigError, MachineError, ModelError, OutputError
 from stanhop.forecasting.bundle import load_bundle
 from stanhop.quantization.outliers import measure_outliers
 from stanhop.quantization.windows import split_contexts
@@ -127,6 +127,16 @@ def test_steps_are_timed_in_turns_and_anew_when_a_network_joins(
     assert ours.step_ms == same.step_ms, "a network, whatever the seed"
     assert len({alone.step_ms, ours.step_ms, other.step_ms}) == 3
     assert all(one.step_ms > 0 for one in (alone, ours, other))  # type: ignore[operator]  # each has it
+
+
+def test_a_grid_that_keeps_no_rows_for_the_test_is_refused_before_anything_is_written(
+    grid: Grid, cells: list[Cell], tmp_path: Path
+) -> None:
+    data = cells[0].config.data.model_copy(update={"split": SplitConfig(train=0.9, validation=0.1, test=0.0)})
+    whole = [Cell(each.model, each.config.model_copy(update={"data": data}), "waves-3") for each in cells]
+    with pytest.raises(ConfigError, match=r"no rows are kept for the test \(data.split.test is 0\)"):
+        grid(cells=whole)
+    assert not (tmp_path / "grid").exists()
 
 
 def test_a_baseline_of_another_stride_is_measured_anew(grid: Grid) -> None:

@@ -25,6 +25,7 @@ class FitCalls:
         self.config = RunConfig()
         self.options: dict[str, Any] = {}
         self.was_complete = False
+        self.metrics = METRICS
 
     def __call__(self, config: RunConfig, **options: Any) -> FitResult:
         self.config, self.options = config, options
@@ -32,7 +33,7 @@ class FitCalls:
         return FitResult(
             run_path=path,
             model_path=path / "model",
-            metrics=METRICS,
+            metrics=self.metrics,
             num_epochs=3,
             best_epoch=2,
             run_id="abc",
@@ -61,6 +62,14 @@ def test_options_become_the_configuration(run: Any, fitted: FitCalls, tmp_path: 
     assert (config.train.seed, config.tracking.enabled) == (7, False)
     expected = {"run_path": Path("runs/sales-1"), "resume": False, "overwrite": False, "progress": True, **PLAIN}
     assert fitted.options == expected
+
+
+def test_all_rows_leaves_none_for_the_test_and_says_so(run: Any, fitted: FitCalls) -> None:
+    fitted.metrics = {name: value for name, value in METRICS.items() if not name.startswith("test/")}
+    answer = run("train", "--data", "x.csv", "--all-rows")
+    assert "no rows were kept for the test" in answer.out
+    split = fitted.config.data.split
+    assert (split.train, split.validation, split.test) == (0.9, 0.1, 0.0)
 
 
 def test_strictness_is_passed_on(run: Any, fitted: FitCalls) -> None:

@@ -33,6 +33,9 @@ from stanhop.errors import ConfigError
         ({"data": {"split": {"train": 0.7, "validation": 0.2, "test": 0.2}}}, "sum to more than 1"),
         ({"data": {"split": {"train": 100, "validation": 0.2, "test": 0.2}}}, "three whole numbers of rows"),
         ({"data": {"split": {"train": 100, "validation": 20.5, "test": 20}}}, "three whole numbers of rows"),
+        ({"data": {"split": {"train": 100, "validation": 20, "test": 0.5}}}, "three whole numbers of rows"),
+        ({"data": {"split": {"train": 100, "validation": 0.5, "test": 0}}}, "three whole numbers of rows"),
+        ({"data": {"split": {"train": 0.9, "validation": 0, "test": 0.1}}}, "greater than 0"),
         ({"data": {"decimal": ",", "thousands": ","}}, "decimal (',') must differ from thousands"),
     ],
 )

@@ -12,7 +12,8 @@ from urllib.parse import urlparse
 import numpy as np
 import pytest
 
-from stanhop.config import TrackingConfig
+from stanhop.config import SplitConfig, TrackingConfig
+from stanhop.forecasting.bundle import load_bundle, save_bundle
 from stanhop.forecasting.window_errors import WindowErrors
 from stanhop.report import figures
 from stanhop.report.contents import RunContents, collect
@@ -94,6 +95,19 @@ def test_what_is_not_there_is_said(record: RunRecord, tmp_path: Path, lacking: s
     contents = collect(there, TrackingConfig(), folder=tmp_path)
     assert any(problem in each for each in contents.problems)
     assert problem in page(dataclasses.replace(bare(contents), forecasts=()))
+
+
+def test_a_run_without_rows_for_the_test_says_so(record: RunRecord, tmp_path: Path) -> None:
+    assert record.artifact_path is not None
+    shutil.copytree(record.artifact_path, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
+    bundle = load_bundle(tmp_path / "run" / "model")
+    data = bundle.config.data.model_copy(update={"split": SplitConfig(train=0.9, validation=0.1, test=0.0)})
+    config = bundle.config.model_copy(update={"data": data})
+    save_bundle(tmp_path / "run" / "model", dataclasses.replace(bundle, config=config), overwrite=True)
+    there = dataclasses.replace(record, artifact_uri=(tmp_path / "run").as_uri())
+    contents = collect(there, TrackingConfig(), folder=tmp_path)
+    assert contents.problems == ("no rows were kept for the test, so there is nothing to forecast again",)
+    assert contents.card is not None
 
 
 def test_data_that_moved_are_said_and_can_be_named(record: RunRecord, tmp_path: Path) -> None:

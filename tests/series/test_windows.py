@@ -155,6 +155,16 @@ def test_an_empty_split_is_an_error_that_names_it_and_the_series() -> None:
     assert caught.value.fix == "raise data.split.validation or give more rows"
 
 
+@pytest.mark.parametrize(
+    "split", [SplitConfig(train=0.9, validation=0.1, test=0), SplitConfig(train=90, validation=10, test=0)]
+)
+def test_no_rows_are_kept_for_the_test_where_none_are_asked_for(split: SplitConfig) -> None:
+    rows = borders(100, split)
+    assert (rows.train, rows.validation, len(rows.test)) == (range(90), range(90, 100), 0)
+    with pytest.raises(DataError, match=r"no rows were kept for the test \(data.split.test is 0\)"):
+        split_origins(100, split, "test", context_length=11, prediction_length=3)
+
+
 def test_a_split_too_short_for_one_window_is_an_error_with_the_numbers() -> None:
     with pytest.raises(DataError, match=r"train split of series 'A' has 14 of 20 rows, one window needs 15 .*12.*3"):
         split_origins(20, SplitConfig(), "train", context_length=12, prediction_length=3, series_id="A")

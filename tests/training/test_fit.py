@@ -87,6 +87,20 @@ def test_a_run_leaves_these_files_and_no_others(reference: FitResult) -> None:
     assert resolve([file_layer(reference.run_path / "config.yaml")]).train.seed == 5
 
 
+def test_without_rows_for_the_test_nothing_is_measured_and_the_newest_are_learned_from(
+    train: Train, tmp_path: Path, config: RunConfig, data: SeriesSet
+) -> None:
+    measured = train(tmp_path / "run")
+    assert (measured.run_path / "window_errors.npy").exists()
+    whole = config.data.model_copy(update={"split": SplitConfig(train=0.9, validation=0.1, test=0.0)})
+    result = train(tmp_path / "run", config=config.model_copy(update={"data": whole}), overwrite=True)
+    assert not [name for name in result.metrics if name.startswith("test/") or name == "time/evaluate_s"]
+    assert {path.name for path in result.run_path.iterdir()} == FILES - {"window_errors.npy"}
+    (one,), scaler = data.series, load_bundle(result.model_path).scalers[""]
+    assert scaler.mean == pytest.approx(one.values[: int(0.9 * len(one))].mean(axis=0))
+    assert train(tmp_path / "run", config=config.model_copy(update={"data": whole}), resume=True).was_complete
+
+
 def test_the_model_has_the_weights_of_the_best_epoch(
     train: Train, tmp_path: Path, data: SeriesSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
