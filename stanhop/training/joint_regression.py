@@ -1,9 +1,9 @@
-r"""The regression that a joint path begins as: of what the direct path leaves, by the last patch of all channels.
+"""The regression that a joint path begins as: of what the direct path leaves, by the last patch of all channels.
 
-Each channel has a penalty of its own, the best of ``PENALTIES`` on the validation windows, or a map of 0 where none
-makes its forecast better. That, and which periods it is told, is a choice among many, and looks better on the windows
-that it was made on than it is. What a regression is worth is therefore told by the choices of each half of the
-validation windows, judged on the other half.
+Its penalty is the best of ``PENALTIES`` on the validation windows, or its map is 0 where none makes forecasts better.
+That, and which periods it is told, is a choice among many, and looks better on the windows that it was made on than it
+is. What a regression is worth is therefore told by the choices of each half of the validation windows, judged on the
+other half.
 
 Source: cross-validation, Stone 1974, Journal of the Royal Statistical Society B 36.
 """
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from stanhop.config import Period
-from stanhop.model.joint_path import JointMemories, joint_inputs
+from stanhop.model.joint_path import joint_inputs
 from stanhop.series.datamodule import Batch, SeriesDataModule
 from stanhop.series.time_features import columns_of
 from stanhop.training.least_squares import PENALTIES, PENALTY_UNSEEN, Moments, centred, ridge_maps
@@ -70,19 +70,20 @@ class JointTask:
     Args:
         datamodule: Where the windows are; what it tells of the time may not change.
         direct: The direct path, ``(prediction_length, context_length)``.
-        memories: Of the joint path, if it has any.
     """
 
     datamodule: SeriesDataModule
     direct: Tensor
-    memories: JointMemories | None = None
 
     def rows(self, batches: Iterable[Batch]) -> Iterator[Row]:
         """One for each batch."""
         model = self.datamodule.config.model
-        for contexts, targets, time in without_level(batches, instance_norm=model.instance_norm):
+        for batch in batches:
+            ((context, target),) = centred([batch], instance_norm=model.instance_norm)
+            contexts, targets = context.transpose(1, 2), target.transpose(1, 2)
+            time = batch[0][:, -1, target.shape[-1] :].double()
             left = targets - contexts @ self.direct.double().T
-            yield joint_inputs(contexts[..., -model.patch_length :], time, self.memories), left.flatten(1)
+            yield joint_inputs(contexts[..., -model.patch_length :], time), left.flatten(1)
 
     @cached_property
     def train(self) -> Moments:
@@ -137,7 +138,7 @@ class JointTask:
         for periods in candidates:
             places = self._places(periods)
             own = self.train.of_inputs(places)
-            best = _best_by_channel(own, [each.of_inputs(places) for each in judges], self.datamodule.num_channels)
+            best = _best_penalties(own, [each.of_inputs(places) for each in judges])
             for judge, (weight, error) in enumerate(best):
                 if error < least[judge]:
                     found[judge], least[judge] = Regression(weight, own, places, periods), error
@@ -150,17 +151,7 @@ class JointTask:
         features, num_levels = columns_of(periods, told), 2 * num_channels
         by_time = patch + 2 * len(told)
         products = (by_time + feature * num_levels + level for feature in features for level in range(num_levels))
-        first = by_time + 2 * len(told) * num_levels
-        retrieved = range(first, first + (0 if self.memories is None else self.memories.num_weights))
-        return torch.tensor([*range(patch), *(patch + feature for feature in features), *products, *retrieved])
-
-
-def without_level(batches: Iterable[Batch], *, instance_norm: bool) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Contexts and targets without their level, ``(batch, channels, steps)``, and time features of the last step."""
-    for batch in batches:
-        ((context, target),) = centred([batch], instance_norm=instance_norm)
-        time = batch[0][:, -1, target.shape[-1] :].double()
-        yield context.transpose(1, 2), target.transpose(1, 2), time
+        return torch.tensor([*range(patch), *(patch + feature for feature in features), *products])
 
 
 def _mean(halves: Sequence[Moments]) -> Moments:
@@ -173,17 +164,14 @@ def _mean(halves: Sequence[Moments]) -> Moments:
     )
 
 
-def _best_by_channel(train: Moments, judges: Sequence[Moments], num_channels: int) -> list[tuple[Tensor, float]]:
-    """For each of ``judges`` the map that has for each channel the best penalty, or is 0, and its error."""
+def _best_penalties(train: Moments, judges: Sequence[Moments]) -> list[tuple[Tensor, float]]:
+    """For each of ``judges`` the map with the best penalty, or a map of 0, and its error."""
     nothing = torch.zeros_like(train.products.T)
-    found = [nothing.unflatten(0, (num_channels, -1)).clone() for _ in judges]
-    least = [each.errors(nothing).view(num_channels, -1).mean(dim=1) for each in judges]
+    found = [(nothing, each.error(nothing)) for each in judges]
     for penalty in PENALTIES:
         (weight,) = ridge_maps(train, nothing, [penalty])  # one at a time: they may be large
-        by_channel = weight.unflatten(0, (num_channels, -1))
-        for judge, moments in enumerate(judges):
-            errors = moments.errors(weight).view(num_channels, -1).mean(dim=1)
-            is_better = errors < least[judge]
-            found[judge][is_better] = by_channel[is_better]
-            least[judge] = torch.where(is_better, errors, least[judge])
-    return [(weight.flatten(0, 1), float(error.mean())) for weight, error in zip(found, least, strict=True)]
+        for place, judge in enumerate(judges):
+            error = judge.error(weight)
+            if error < found[place][1]:
+                found[place] = (weight, error)
+    return found

@@ -50,7 +50,7 @@ class Moments:
     Args:
         contexts: :math:`E[x x^\top]`, ``(context_length, context_length)``.
         products: :math:`E[x y^\top]`, ``(context_length, prediction_length)``.
-        targets: :math:`E[y^2]`, ``(prediction_length,)``.
+        targets: :math:`E \lVert y \rVert^2`, a scalar.
     """
 
     contexts: Tensor
@@ -69,7 +69,7 @@ class Moments:
         sums: list[Tensor | float] = [0.0, 0.0, 0.0]
         count = 0
         for x, y in rows:
-            sums = [one + more for one, more in zip(sums, (x.T @ x, x.T @ y, y.square().sum(dim=0)), strict=True)]
+            sums = [one + more for one, more in zip(sums, (x.T @ x, x.T @ y, y.square().sum()), strict=True)]
             count += len(x)
         return cls(*(torch.as_tensor(one / count) for one in sums))
 
@@ -77,14 +77,10 @@ class Moments:
         """Those of the same rows with the inputs at ``places`` alone."""
         return type(self)(self.contexts[places][:, places], self.products[places], self.targets)
 
-    def errors(self, weight: Tensor) -> Tensor:
-        """Mean squared error over rows of each output of the map ``(prediction_length, context_length)``."""
-        explained = (weight @ self.contexts * weight).sum(dim=1) - 2 * (weight.T * self.products).sum(dim=0)
-        return self.targets + explained
-
     def error(self, weight: Tensor) -> float:
-        """Mean squared error over rows and steps of that map."""
-        return float(self.errors(weight).mean())
+        """Mean squared error over rows and steps of the map ``(prediction_length, context_length)``."""
+        explained = (weight @ self.contexts * weight).sum() - 2 * (weight.T * self.products).sum()
+        return float((self.targets + explained) / len(weight))
 
 
 def ridge_maps(moments: Moments, prior: Tensor, penalties: Sequence[float]) -> list[Tensor]:

@@ -58,10 +58,7 @@ def test_the_network_that_is_simulated_is_not_changed(make_network, contexts) ->
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [{}, {"joint_rank": 3}, {"joint_rank": 3, "instance_norm": False}, {"joint_rank": 3, "joint_memories": 2}],
-)
+@pytest.mark.parametrize("changes", [{}, {"joint_rank": 3}, {"joint_rank": 3, "instance_norm": False}])
 def test_weights_and_activations_lie_on_their_grids(make_network, contexts, changes) -> None:
     simulated = simulate(make_network(**changes), contexts, Protocol.of("w4a3"))
     seen: dict[str, torch.Tensor] = {}

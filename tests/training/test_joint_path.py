@@ -15,7 +15,6 @@ from stanhop.config import RunConfig
 from stanhop.errors import StoppedError
 from stanhop.forecasting.bundle import load_bundle
 from stanhop.forecasting.forecaster import Forecaster
-from stanhop.model.joint_path import moment_of, num_joint_inputs
 from stanhop.model.network import STanHopNet
 from stanhop.series.datamodule import SeriesDataModule
 from stanhop.series.frame import Series, SeriesSet
@@ -23,9 +22,9 @@ from stanhop.series.windows import borders
 from stanhop.training import joint_path
 from stanhop.training.fit import FitResult, fit
 from stanhop.training.in_memory import fit_in_memory
-from stanhop.training.joint_path import NUM_MEMORIES, RANK, with_joint_path
+from stanhop.training.joint_path import RANK, with_joint_path
 from stanhop.training.joint_regression import JointTask
-from stanhop.training.least_squares import PENALTIES, Moments, ridge_maps
+from stanhop.training.least_squares import PENALTIES, ridge_maps
 from stanhop.training.lightning_module import ForecastingModule
 from stanhop.training.start import begin
 
@@ -58,16 +57,6 @@ def clockwork(data: SeriesSet) -> SeriesSet:
     first = random.normal(size=len(times))
     cosine = np.cos(2 * np.pi * times.hour / 24)
     second = np.roll(first * cosine, 1) + 0.3 * random.normal(size=len(times))
-    return SeriesSet.of((Series("", times, np.stack([first, second], axis=1), one.channels[:2]),), data.layout)
-
-
-@pytest.fixture
-def bent(data: SeriesSet) -> SeriesSet:
-    """The second channel is the size of the first one's last value, and noise; the first is noise."""
-    (one,) = data.series
-    random, times = np.random.default_rng(8), pd.date_range("2022-01-01", periods=800, freq="h", unit="us")
-    first = random.normal(size=len(times))
-    second = np.abs(np.roll(first, 1)) + 0.1 * random.normal(size=len(times))
     return SeriesSet.of((Series("", times, np.stack([first, second], axis=1), one.channels[:2]),), data.layout)
 
 
@@ -109,7 +98,7 @@ def test_what_holds_in_half_of_the_validation_rows_alone_is_not_clear(
 
 @pytest.mark.parametrize("asked", [0, 3])
 def test_what_the_configuration_says_is_not_decided(asked: int, undecided: RunConfig, followers: SeriesSet) -> None:
-    model = undecided.model.model_copy(update={"joint_rank": asked, "time_features": (), "joint_memories": 0})
+    model = undecided.model.model_copy(update={"joint_rank": asked, "time_features": ()})
     config = undecided.model_copy(update={"model": model})
     assert with_joint_path(config, SeriesDataModule(followers, config)) is config
 
@@ -215,129 +204,6 @@ def test_the_model_forecasts_by_the_clock(
     assert np.corrcoef(steps, np.cos(2 * np.pi * np.arange(24) / 24))[0, 1] > 0.9
 
 
-def test_moments_are_remembered_where_one_channel_bends_with_another(
-    undecided: RunConfig, bent: SeriesSet, followers: SeriesSet
-) -> None:
-    for rank in (None, 3):
-        config = asking(undecided, joint_rank=rank)
-        model = with_joint_path(config, SeriesDataModule(bent, config)).model
-        assert (model.joint_rank, model.joint_memories) == (rank or RANK, NUM_MEMORIES)
-    straight = with_joint_path(undecided, SeriesDataModule(followers, undecided)).model
-    assert (straight.joint_rank, straight.joint_memories) == (RANK, 0)
-
-
-def test_no_more_is_remembered_than_the_windows_are_clearly_for_or_than_is_asked_for(
-    undecided: RunConfig, bent: SeriesSet, followers: SeriesSet, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def memories(config: RunConfig, series_set: SeriesSet) -> int | None:
-        return with_joint_path(config, SeriesDataModule(series_set, config)).model.joint_memories
-
-    assert memories(asking(undecided, joint_memories=0), bent) == 0
-    assert memories(asking(undecided, joint_memories=3), followers) == 3
-    assert memories(asking(undecided, joint_rank=0), bent) == 0
-    split = undecided.data.split.model_copy(update={"train": 0.9, "validation": 0.01, "test": 0.01})
-    for asked in (None, 3):  # without windows to judge by
-        blind = asking(undecided, joint_rank=3, joint_memories=asked)
-        datamodule = SeriesDataModule(followers, blind, borders_of=lambda one: borders(len(one), split))
-        assert with_joint_path(blind, datamodule).model.joint_memories == (asked or 0)
-    monkeypatch.setattr(joint_path, "is_clear", lambda *_, **__: False)
-    assert memories(asking(undecided, joint_rank=3), bent) == 0
-
-
-def test_too_many_inputs_with_memories_are_tried_without(
-    undecided: RunConfig, bent: SeriesSet, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = asking(undecided, joint_rank=3, time_features=())
-    model = config.model
-    inputs = num_joint_inputs(2, model.patch_length, 0, NUM_MEMORIES)
-    monkeypatch.setattr(joint_path, "LONGEST_CONTEXT", inputs)
-    assert with_joint_path(config, SeriesDataModule(bent, config)).model.joint_memories == NUM_MEMORIES
-    monkeypatch.setattr(joint_path, "LONGEST_CONTEXT", inputs - 1)
-    assert with_joint_path(config, SeriesDataModule(bent, config)).model.joint_memories == 0
-
-
-@pytest.mark.parametrize("norm", [True, False])
-def test_what_is_remembered_are_moments_of_the_training_rows(norm: bool, undecided: RunConfig, bent: SeriesSet) -> None:
-    config = asking(undecided, instance_norm=norm, joint_rank=3, time_features=("day",), joint_memories=7)
-    datamodule = SeriesDataModule(bent, config)
-    module = ForecastingModule(config, bent.channels)
-    begin(module, datamodule)
-    moments = []
-    for context, _ in datamodule.ordered_train_windows()[0]:
-        channels, time = context[..., :2].double(), context[:, -1, 2:].double()
-        centred = channels - channels.mean(dim=1, keepdim=True) if norm else channels
-        moments.append(moment_of(centred[:, -config.model.patch_length :].transpose(1, 2), time))
-    every = torch.cat(moments)
-    for network in (module.network, module.trained_network):
-        assert isinstance(network, STanHopNet)
-        assert network.joint is not None
-        assert network.joint.memories is not None
-        nearest, places = torch.cdist(network.joint.memories.patterns.double(), every).min(dim=1)
-        assert nearest.max() < 1e-4
-        assert len(set(places.tolist())) == 7
-
-
-@pytest.mark.parametrize("start", ["ridge", "mean", "random"])
-def test_whatever_the_start_the_moments_are_remembered(start: str, undecided: RunConfig, bent: SeriesSet) -> None:
-    config = asking(undecided, joint_rank=3, time_features=(), joint_memories=3)
-    config = config.model_copy(update={"train": config.train.model_copy(update={"start": start})})
-    module = ForecastingModule(config, bent.channels)
-    begin(module, SeriesDataModule(bent, config))
-    assert module.network.get_buffer("joint.memories.patterns").any()
-
-
-def test_fewer_windows_than_memories_are_remembered_more_than_once(undecided: RunConfig, bent: SeriesSet) -> None:
-    config = asking(undecided, joint_rank=3, time_features=(), joint_memories=1_024)
-    module = ForecastingModule(config, bent.channels)
-    begin(module, SeriesDataModule(bent, config))
-    patterns = module.network.get_buffer("joint.memories.patterns")
-    assert 1 < len(patterns.unique(dim=0)) < 1_024
-
-
-def test_the_model_forecasts_what_bends(
-    undecided: RunConfig, bent: SeriesSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    config = asking(undecided, instance_norm=False)
-    datamodule = SeriesDataModule(bent, config)
-    module = ForecastingModule(with_joint_path(config, datamodule), bent.channels)
-    begin(module, datamodule)
-    errors = []
-    for context, target in datamodule.test_dataloader():
-        with torch.no_grad():
-            errors.append((module.network(context) - target)[:, 0, 1].square())
-    assert torch.cat(errors).mean() < 0.15  # of a variance of 1; what is no multiple of the last value is all of it
-    result = fit(config, run_path=tmp_path / "run", series_set=bent, progress=True)
-    said = f"the joint path remembers {NUM_MEMORIES} moments of the training rows (model.joint_memories)"
-    assert said in capsys.readouterr().err
-    model = load_bundle(result.model_path)
-    assert model.config.model.joint_memories == NUM_MEMORIES
-    assert isinstance(model.network, STanHopNet)
-    assert torch.equal(
-        model.network.get_buffer("joint.memories.patterns"), module.network.get_buffer("joint.memories.patterns")
-    )
-    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["model"]["joint_memories"] is None
-
-
-def test_each_channel_has_the_penalty_that_is_best_for_it(undecided: RunConfig, followers: SeriesSet) -> None:
-    (one,) = followers.series
-    values = np.random.default_rng(10).normal(size=(len(one), 3))
-    values[:, :2] = one.values
-    three = SeriesSet.of((Series("", one.times, values, (*one.channels, "noise")),), followers.layout)
-    direct = torch.zeros(undecided.model.prediction_length, undecided.model.context_length)
-    datamodule = SeriesDataModule(three, undecided)
-    task = JointTask(datamodule, direct)
-    found = task.regression([()])
-    validation = Moments.of(task.rows(datamodule.val_dataloader()))
-    nothing = torch.zeros_like(found.weight)
-    tried = [nothing, *ridge_maps(task.train, nothing, PENALTIES)]
-    errors = torch.stack([validation.errors(weight).view(3, -1).mean(dim=1) for weight in tried])
-    chosen = errors.argmin(dim=0).tolist()
-    assert chosen[1] != chosen[2]
-    for channel, place in enumerate(chosen):
-        own = [weight.unflatten(0, (3, -1))[channel] for weight in (found.weight, tried[place])]
-        torch.testing.assert_close(*own)
-
-
 def test_what_a_regression_is_worth_is_told_by_windows_that_did_not_choose_it(
     undecided: RunConfig, clockwork: SeriesSet
 ) -> None:
@@ -358,14 +224,9 @@ def test_what_a_regression_is_worth_is_told_by_windows_that_did_not_choose_it(
             train = JointTask(alone, direct).train
             places = JointTask(datamodule, direct).regression([periods]).places
             nothing = torch.zeros_like(train.products.T)
-            maps = torch.stack([nothing, *ridge_maps(train, nothing, PENALTIES)]).unflatten(1, (2, -1))
-            left, forecasts = (
-                judges[1].unflatten(1, (2, -1)),
-                torch.einsum("wi,pcsi->pwcs", judges[0][:, places], maps),
-            )
-            least = (left - forecasts).square().mean(dim=(1, 3)).min(dim=0)
-            chosen = torch.stack([maps[place, channel] for channel, place in enumerate(least.indices)]).flatten(0, 1)
-            candidates.append((float(least.values.mean()), chosen, places))
+            for weight in (nothing, *ridge_maps(train, nothing, PENALTIES)):
+                error = float((judges[1] - judges[0][:, places] @ weight.T).square().mean())
+                candidates.append((error, weight, places))
         _, weight, places = min(candidates, key=lambda each: each[0])
         torch.testing.assert_close(errors, (judged[1] - judged[0][:, places] @ weight.T).square().mean(dim=1))
     torch.testing.assert_close(task.trial_of_nothing().errors, rows[1].square().mean(dim=1))

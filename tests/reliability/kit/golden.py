@@ -46,7 +46,6 @@ def bundles(folder: Path) -> Iterator[tuple[str, Bundle]]:
     yield "int8", quantize_bundle(plain, Quantization("w8a8", "dynamic"))
     yield "intervals", dataclasses.replace(plain, intervals=intervals)
     yield "onnx", onnx_bundle(static)
-    yield "remembering", remembering(plain)
     yield "reverting", reverting(plain)
     waves = np.linspace(-1, 1, 2 * 2 * len(HARMONICS)).reshape(-1, 2)
     scaler = dataclasses.replace(plain.scalers[""], profile=SeasonalProfile(HARMONICS, waves))
@@ -55,20 +54,7 @@ def bundles(folder: Path) -> Iterator[tuple[str, Bundle]]:
 
 def dated(plain: Bundle) -> Bundle:
     """``plain``, but that it is told the time."""
-    return joint(plain, {"time_features": ("day", "year")})
-
-
-def remembering(plain: Bundle) -> Bundle:
-    """``plain``, but that it is told the time and remembers moments."""
-    bundle = joint(plain, {"time_features": ("day",), "joint_memories": 3})
-    assert isinstance(bundle.network, STanHopNet)
-    torch.nn.init.normal_(bundle.network.get_buffer("joint.memories.patterns"))
-    return bundle
-
-
-def joint(plain: Bundle, changes: dict[str, object]) -> Bundle:
-    """``plain`` with a joint path that ``changes`` describe."""
-    model = plain.config.model.model_copy(update={"joint_rank": 3, **changes})
+    model = plain.config.model.model_copy(update={"joint_rank": 3, "time_features": ("day", "year")})
     torch.manual_seed(7)
     network = STanHopNet(model, plain.num_channels)
     network.load_state_dict(plain.network.state_dict(), strict=False)
