@@ -268,12 +268,13 @@ class SeriesDataModule(pl.LightningDataModule):
         """First row of each window of ``series`` in ``split``, ``(windows,)``, int64."""
         model = self.config.model
         lengths = {"context_length": model.context_length, "prediction_length": model.prediction_length}
-        if split == "test" and not self.config.data.split.has_test:
-            return np.empty(0, dtype=np.int64)
-        if self._given_borders_of is None:
-            found = split_origins(len(series), self.config.data.split, split, **lengths, series_id=series.id)
-        else:
+        parts = self.config.data.split
+        if self._given_borders_of is not None:
             found = origins(self._given_borders_of(series).of(split), **lengths, is_first=split == "train")
+        elif split == "test" and not parts.has_test:
+            found = range(0)
+        else:
+            found = split_origins(len(series), parts, split, **lengths, series_id=series.id)
         return np.arange(found.start, found.stop, dtype=np.int64) - model.context_length
 
     def _scaled(self, series: Series) -> np.ndarray:

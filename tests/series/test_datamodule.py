@@ -503,3 +503,11 @@ def test_two_processes_train_on_each_window_once(tmp_path: Path) -> None:
     train, validation = lines["expected"].split()
     assert lines["train"] == f"{train} {train}"
     assert lines["validation"] == f"{validation} {validation}"
+
+
+def test_no_window_is_of_the_test_where_no_rows_are_kept_for_it_unless_borders_are_given() -> None:
+    split = SplitConfig(train=0.8, validation=0.2, test=0)
+    config = run_config(split=split)
+    assert module_of(config, a=positions(101)).num_windows("test") == 0
+    given = SeriesDataModule(set_of(a=positions(101)), config, borders_of=lambda one: borders(len(one), SPLIT))
+    assert given.num_windows("test") == module_of(a=positions(101)).num_windows("test") > 0
