@@ -77,8 +77,8 @@ def run_grid(
         report: Told what begins.
 
     Raises:
-        UserError: as ``fit``; a cell that is there already was started with another configuration, or keeps no rows
-            for the test.
+        UserError: as ``fit``; a cell keeps no rows for the test, or is there already and was started with another
+            configuration.
     """
     if not all(cell.config.data.split.has_test for cell in cells):
         fix = "set data.split.test above 0: it is what the table measures"

@@ -35,6 +35,7 @@ app = typer.Typer()
 RUNS = Path("runs")
 RUN_CONFIG = "config.yaml"
 ALL_ROWS = Layer("--all-rows", {"data": {"split": {"train": 0.9, "validation": 0.1, "test": 0.0}}})
+"""What ``--all-rows`` stands for."""
 RUN_PATH_VARIABLE = "STANHOP_RUN_PATH"
 """How the processes that share the work of one training learn which folder the first of them chose."""
 

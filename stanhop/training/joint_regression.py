@@ -95,7 +95,7 @@ class JointTask:
         """Those of the validation windows' earlier and later half; none where there are not two windows."""
         if self.datamodule.num_windows("validation") < 2:
             return ()
-        return tuple(Moments.of(self._rows_of_half(half)) for half in (0, 1))
+        return tuple(Moments.of(self.rows(self._half(half))) for half in (0, 1))
 
     def regression(self, candidates: Sequence[tuple[Period, ...]]) -> Regression:
         """The one that is told those of ``candidates`` that are best, or the first, where nothing tells which are."""
@@ -113,7 +113,7 @@ class JointTask:
         errors = [
             (left - found.of(inputs)).square().mean(dim=1)
             for half, found in enumerate(chosen_by_other)
-            for inputs, left in self._rows_of_half(half)
+            for inputs, left in self.rows(self._half(half))
         ]
         return Trial(whole, torch.cat(errors))
 
@@ -122,14 +122,15 @@ class JointTask:
         rows = self.rows(self.datamodule.val_dataloader())
         return Trial(None, torch.cat([left.square().mean(dim=1) for _, left in rows]))
 
-    def _rows_of_half(self, half: int) -> Iterator[Row]:
-        """Those of the validation windows' earlier (0) or later (1) half."""
+    def _half(self, half: int) -> Iterator[Batch]:
+        """The validation windows' earlier (0) or later (1) half."""
         border, first = self.datamodule.num_windows("validation") // 2, 0
-        for inputs, left in self.rows(self.datamodule.val_dataloader()):
-            cut = min(max(border - first, 0), len(left))
+        for context, target in self.datamodule.val_dataloader():
+            cut = min(max(border - first, 0), len(target))
             own = slice(cut) if half == 0 else slice(cut, None)
-            yield inputs[own], left[own]
-            first += len(left)
+            if len(target[own]):
+                yield context[own], target[own]
+            first += len(target)
 
     def _regressions(self, candidates: Sequence[tuple[Period, ...]], judges: Sequence[Moments]) -> list[Regression]:
         """For each of ``judges`` the regression with the least error there."""
