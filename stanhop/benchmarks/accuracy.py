@@ -7,16 +7,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from stanhop.benchmarks.baselines import Baseline, baseline_settings, measure_baseline
-from stanhop.benchmarks.measurement import Measurement, keep, kept
+from stanhop.benchmarks.literature import published
+from stanhop.benchmarks.measurement import Measurement, WholeBatches, keep, kept
 from stanhop.benchmarks.network_figures import Outliers, StepTimes, outliers_of, time_steps
 from stanhop.benchmarks.parent import parent_run
 from stanhop.config import RunConfig, TrackingConfig
-from stanhop.errors import Code, ConfigError, DataError, quoted
+from stanhop.errors import Code, ConfigError, DataError, OutputError, quoted
 from stanhop.forecasting.bundle import bundle_digest, load_bundle
+from stanhop.forecasting.window_errors import WindowErrors
 from stanhop.series.frame import SeriesSet
 from stanhop.series.load import load_series
 from stanhop.storage import locked, make_directory
+from stanhop.tracking.names import WINDOW_ERRORS
 from stanhop.tracking.run import TrackedRun, closing, start_run
 from stanhop.tracking.store import Store
 from stanhop.training.once import fit_once, has_begun
@@ -135,6 +140,7 @@ class _Grid:
             num_parameters=int(result.metrics["size/num_parameters"]),
             settings={"validation_loss": result.metrics["val/best_loss"], "loss": config.train.loss},
             outliers=self._outliers(cell, result, series_set).figures,
+            in_whole_batches=_in_whole_batches(config, run_path / WINDOW_ERRORS),
         )
 
     def _outliers(self, cell: Cell, result: FitResult, series_set: SeriesSet) -> Outliers:
@@ -201,6 +207,27 @@ class _Grid:
             run.log_metrics({"test/mse_scaled": measurement.mse, "test/mae_scaled": measurement.mae})
             keep(path, measurement)
         return measurement
+
+
+def _in_whole_batches(config: RunConfig, path: Path) -> tuple[WholeBatches, ...]:
+    """The errors at ``path`` over the windows that each published figure of this task is of."""
+    figures = published(Path(config.data.source).name, config.model.prediction_length)
+    batch_sizes = sorted({figure.batch_size for figure in figures if figure.batch_size is not None})
+    if not batch_sizes:
+        return ()
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        fix = "delete the run's folder to have it trained again"
+        raise OutputError(Code.OUTPUT, "is missing", fix=fix, file=path) from None
+    rows = WindowErrors.from_bytes(content, file=str(path)).rows
+    return tuple(_over_whole_batches(rows, batch_size) for batch_size in batch_sizes)
+
+
+def _over_whole_batches(rows: np.ndarray, batch_size: int) -> WholeBatches:
+    num_windows = len(rows) // batch_size * batch_size
+    mse, mae = (float(rows[name][:num_windows].mean(dtype=np.float64)) for name in ("mse_scaled", "mae_scaled"))
+    return WholeBatches(batch_size=batch_size, mse=mse, mae=mae, num_windows=num_windows)
 
 
 def _cells_of(baseline: Baseline, cells: Sequence[Cell]) -> Iterator[tuple[Cell, int | None]]:

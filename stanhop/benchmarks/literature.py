@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from functools import cache
 
-from pydantic import ValidationError
+from pydantic import PositiveInt, ValidationError
 
 from stanhop.config import Section, parse_yaml
 from stanhop.errors import Code, ConfigError
@@ -20,6 +20,7 @@ class _Entry(Section):
 
     model: str
     source: str
+    batch_size: PositiveInt | None = None
     figures: dict[str, dict[int, tuple[float, float | None]]]
 
 
@@ -38,18 +39,20 @@ class Published:
         mse: Mean squared error over the test windows.
         mae: Mean absolute error, where the source has it.
         source: Paper and table, and what is particular about it.
+        batch_size: Windows a batch, where those of a last one that is not full were left out; None where all count.
     """
 
     model: str
     mse: float
     mae: float | None
     source: str
+    batch_size: int | None
 
 
 def published(data: str, prediction_length: int) -> list[Published]:
     """Every published figure of the data set at this horizon, in the order of the file."""
     return [
-        Published(entry.model, *entry.figures[data][prediction_length], entry.source)
+        Published(entry.model, *entry.figures[data][prediction_length], entry.source, entry.batch_size)
         for entry in _entries()
         if prediction_length in entry.figures.get(data, {})
     ]

@@ -14,6 +14,15 @@ from stanhop.storage import write_text
 Figures = TypeVar("Figures", bound=Section)
 
 
+class WholeBatches(Section):
+    """Errors in scaled units over the first windows, as many as fill batches of ``batch_size``."""
+
+    batch_size: int
+    mse: float
+    mae: float
+    num_windows: int
+
+
 class Measurement(Section):
     """How wrong one forecaster is, in scaled units, over the windows whose targets lie in the test rows."""
 
@@ -38,6 +47,8 @@ class Measurement(Section):
     """Median time of a training step, the networks of the grid in turns; None of other forecasters."""
     outliers: dict[str, float] | None = None
     """Kurtosis and inf-norm by selection of outputs, as MLflow names them; None of other forecasters."""
+    in_whole_batches: tuple[WholeBatches, ...] = ()
+    """The same forecasts over the windows that published figures are of; empty of other forecasters."""
 
 
 def keep(path: Path, figures: Section) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import platform
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 import torch
 
-from stanhop.benchmarks.literature import published
+from stanhop.benchmarks.literature import Published, published
 from stanhop.benchmarks.machine import processor
 from stanhop.benchmarks.measurement import Measurement
 
@@ -69,9 +69,9 @@ def rows_of(measurements: Sequence[Measurement]) -> list[Row]:
     groups: dict[tuple[str, int, str], list[Measurement]] = {}
     for one in measurements:
         groups.setdefault((one.data, one.prediction_length, one.model), []).append(one)
-    rows = [_row(group) for group in groups.values()]
+    rows = [row for group in groups.values() for row in (_row(group), *_rows_in_whole_batches(group))]
     for data, steps in dict.fromkeys((row.data, row.prediction_length) for row in rows):
-        rows += [Row(data, steps, one.model, one.mse, one.mae, source=one.source) for one in published(data, steps)]
+        rows += [Row(data, steps, one.model, one.mse, one.mae, source=_source(one)) for one in published(data, steps)]
     order = list(dict.fromkeys(one.data for one in measurements))
     return sorted(rows, key=lambda row: (order.index(row.data), row.prediction_length, row.mse))
 
@@ -132,6 +132,31 @@ def _row(group: Sequence[Measurement]) -> Row:
         stride=first.stride,
         seconds=statistics.fmean(one.seconds for one in group),
     )
+
+
+def _source(one: Published) -> str:
+    batches = "" if one.batch_size is None else f"; whole batches of {one.batch_size} windows alone"
+    return one.source + batches
+
+
+def _rows_in_whole_batches(group: Sequence[Measurement]) -> Iterator[Row]:
+    """The same forecaster as published figures of others would have it: on the windows that those are of."""
+    for each in zip(*(one.in_whole_batches for one in group), strict=True):
+        mse, mse_deviation = _spread([errors.mse for errors in each])
+        mae, mae_deviation = _spread([errors.mae for errors in each])
+        assert mse is not None
+        yield Row(
+            data=group[0].data,
+            prediction_length=group[0].prediction_length,
+            model=group[0].model,
+            mse=mse,
+            mae=mae,
+            mse_deviation=mse_deviation,
+            mae_deviation=mae_deviation,
+            seeds=tuple(one.seed for one in group if one.seed is not None),
+            num_windows=each[0].num_windows,
+            source=f"measured, whole batches of {each[0].batch_size} windows alone",
+        )
 
 
 def _spread(values: Sequence[float]) -> tuple[float | None, float | None]:

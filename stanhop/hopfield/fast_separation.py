@@ -28,7 +28,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from stanhop.hopfield import fused
-from stanhop.hopfield.fast_softmax import softmax
+from stanhop.hopfield.fast_softmax import LOG2_E, softmax
 from stanhop.hopfield.separation import clipped, in_full_precision
 
 MAX_STEPS = 32
@@ -39,9 +39,6 @@ BLOCK_SIZE = 2**18
 
 SERIES_BELOW = 0.5
 """Up to where exp(x) - 1 - x is summed as a series; beyond, subtracting loses at most three bits."""
-
-LOG2_E = math.log2(math.e)
-"""Turns exp into exp2, which is faster on a CPU, above all where results are subnormal."""
 
 
 def fast_separate(

@@ -5,8 +5,9 @@ and the sums themselves tell whether they are:
 
     weights = exp(scores) * share      share = 1 / (1 + sum(exp(scores)))      (without no-op: no 1)
 
-Where a share is out of range the weights are computed again, from shifted scores. torch's own backward pass of softmax
-serves Softmax_1 too, because the no-op memory, whose value is 0, has no part in the sum:
+They are powers of 2, which torch computes faster than those of e, and the product that makes the scores multiplies
+them by log2(e) at no cost. Where a share is out of range the weights are computed again, from shifted scores. torch's
+own backward pass of softmax serves Softmax_1 too, because the no-op memory, whose value is 0, has no part in the sum:
 
     dscores = weights * (dweights - sum(weights * dweights))
 
@@ -28,6 +29,9 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+LOG2_E = math.log2(math.e)
+"""What exponents of e are multiplied by to be exponents of 2, whose powers torch computes faster."""
+
 LARGEST_TOTAL = 2.0**60
 """Totals up to here, and down to its inverse, are trusted. Scores are then below 42, so that neither exponentials nor
 gradients divided by a total come near the ends of float32."""
@@ -39,7 +43,7 @@ processor it computes one weight at a time."""
 SHORTEST_SUM = 64
 """Weights a row from which torch sums them itself; shorter rows are multiplied by a column of ones."""
 
-SMALLEST_HEAD = 1536
+SMALLEST_HEAD = 896
 """Numbers of one head in one batch entry from which heads are multiplied where they lie; products of smaller ones are
 faster on a copy that puts them side by side: see `stanhop bench kernels --shapes lengths`."""
 
@@ -107,10 +111,10 @@ class _ReadOut(Function):
         )
         every_weights = _parts(weights) if is_learning else itertools.repeat(_parts(weights)[0])
         divides_weights = is_learning or num_memories < values_dim  # else what is read out, which is smaller
-        for exponentiate in (_exponentiate, _exponentiate_shifted):
+        for exponentiate, unit in ((_exponentiate, LOG2_E), (_exponentiate_shifted, 1.0)):
             every_part = map(_parts, (query, memory, values, shares, out))
             for q, m, v, share, o, w in zip(*every_part, every_weights, strict=False):
-                exponentiate(_product(q, m.transpose(1, 2), scale=beta, out=w), no_op=no_op, out=w, share=share)
+                exponentiate(_product(q, m.transpose(1, 2), scale=beta * unit, out=w), no_op=no_op, out=w, share=share)
                 if divides_weights:
                     torch.bmm(w.mul_(share), v, out=o)
                 else:
@@ -176,7 +180,7 @@ class _Softmax(Function):
         weights, share = scores.new_empty(scores.shape), scores.new_empty(*scores.shape[:-1], 1)
         is_near = False
         if not torch.compiler.is_compiling():  # while torch compiles, nothing can look at shares
-            _exponentiate(scores, no_op=no_op, out=weights, share=share)
+            _exponentiate(torch.mul(scores, LOG2_E, out=weights), no_op=no_op, out=weights, share=share)
             is_near = _are_near_1(share)
         if not is_near:
             _exponentiate_shifted(scores, no_op=no_op, out=weights, share=share)
@@ -192,8 +196,8 @@ class _Softmax(Function):
 
 
 def _exponentiate(scores: Tensor, *, no_op: bool, out: Tensor, share: Tensor) -> None:
-    """Write exponentials to ``out``, which may be ``scores``, and to ``share`` what each row is to be multiplied by."""
-    torch.exp(scores, out=out)
+    """Write powers of 2 to ``out``, which may be ``scores``, and to ``share`` what each row is to be multiplied by."""
+    torch.exp2(scores, out=out)
     if out.shape[-1] < SHORTEST_SUM:  # torch sums short rows slowly
         torch.mm(out.view(-1, out.shape[-1]), out.new_ones(out.shape[-1], 1), out=share.view(-1, 1))
     else:
@@ -204,7 +208,7 @@ def _exponentiate(scores: Tensor, *, no_op: bool, out: Tensor, share: Tensor) ->
 
 
 def _exponentiate_shifted(scores: Tensor, *, no_op: bool, out: Tensor, share: Tensor) -> None:
-    """``_exponentiate``, exact for scores of any level."""
+    """The same with powers of e, exact for scores of any level."""
     pivot = scores.amax(dim=-1, keepdim=True)
     # The no-op memory scores 0 and takes part in the maximum, or exp(-pivot) would overflow below -88. Without it,
     # a row that is all masked has the maximum -inf, and -inf less -inf is NaN.

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import numpy as np
 import pytest
 
 from stanhop.benchmarks import accuracy
 from stanhop.benchmarks.accuracy import Cell, run_grid
 from stanhop.benchmarks.baselines import find_baseline
+from stanhop.benchmarks.literature import Published
 from stanhop.benchmarks.measurement import Measurement, kept
 from stanhop.config import RunConfig, SplitConfig, TrackingConfig
 from stanhop.errors import ConfigError, MachineError, ModelError, OutputError
@@ -113,6 +115,27 @@ def test_outliers_are_those_of_the_model_on_every_test_window(grid: Grid, cells:
     assert report.num_windows == second.num_windows
     assert second.outliers == pytest.approx(report.metrics())
     assert first.outliers != second.outliers
+
+
+def test_errors_over_whole_batches_are_those_of_the_windows_that_published_figures_are_of(
+    grid: Grid, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert grid()[0].in_whole_batches == ()
+    figures = [Published("Other", 0.1, None, "a paper", batch_size) for batch_size in (16, None, 7, 16)]
+    monkeypatch.setattr(accuracy, "published", lambda data, steps: figures)
+    first = grid()[0]
+    (path,) = tmp_path.glob("grid/*outeffhop-5/window_errors.npy")
+    rows = np.load(path)
+    assert len(rows) == first.num_windows
+    assert [each.batch_size for each in first.in_whole_batches] == [7, 16]
+    for each in first.in_whole_batches:
+        assert each.num_windows == len(rows) - len(rows) % each.batch_size < len(rows)
+        assert each.mse == pytest.approx(rows["mse_scaled"][: each.num_windows].mean(), rel=1e-5)
+        assert each.mae == pytest.approx(rows["mae_scaled"][: each.num_windows].mean(), rel=1e-5)
+    path.unlink()
+    with pytest.raises(OutputError, match="is missing") as refused:
+        grid()
+    assert refused.value.file == str(path)
 
 
 def test_steps_are_timed_in_turns_and_anew_when_a_network_joins(

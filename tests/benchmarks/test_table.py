@@ -55,6 +55,25 @@ def test_published_figures_of_the_same_data_and_horizon_stand_beside_best_first(
     assert not published("ETTh1", 25)
 
 
+def test_a_figure_over_whole_batches_has_a_row_of_its_own_over_the_same_windows() -> None:
+    errors = [({"batch_size": 32, "mse": mse, "mae": 2 * mse, "num_windows": 2784},) for mse in (0.26, 0.27)]
+    measured = [
+        measurement("outeffhop", 0.28, seed, in_whole_batches=each) for seed, each in zip((1, 2), errors, strict=True)
+    ]
+    best, whole = rows_of([*measured, measurement("naive", 0.9)])[:2]
+    assert (best.mse, best.mae, best.num_windows) == (0.265, 0.53, 2784)
+    assert best.mse_deviation == pytest.approx(statistics.stdev([0.26, 0.27]))
+    assert "whole batches of 32" in best.source
+    assert (whole.mse, whole.num_windows, whole.source) == (0.28, 2857, "measured")
+
+
+def test_a_published_figure_says_when_windows_were_left_out() -> None:
+    sources = {row.model: row.source for row in rows_of([measurement("naive", 0.9, prediction_length=336)])}
+    assert sources["PatchTST/64"].endswith("; whole batches of 128 windows alone")
+    assert sources["NLinear"].endswith("; whole batches of 32 windows alone")
+    assert "batches" not in sources["Crossformer"]
+
+
 def test_the_table_says_which_windows_were_measured() -> None:
     lines = to_markdown(rows_of(MEASURED)).splitlines()
     assert "### ETTh1, 24 steps" in lines
