@@ -221,7 +221,7 @@ def _in_whole_batches(config: RunConfig, path: Path) -> tuple[WholeBatches, ...]
         fix = "delete the run's folder to have it trained again"
         raise OutputError(Code.OUTPUT, "is missing", fix=fix, file=path) from None
     rows = WindowErrors.from_bytes(content, file=str(path)).rows
-    return tuple(_over_whole_batches(rows, batch_size) for batch_size in batch_sizes)
+    return tuple(_over_whole_batches(rows, size) for size in batch_sizes if size <= len(rows))
 
 
 def _over_whole_batches(rows: np.ndarray, batch_size: int) -> WholeBatches:

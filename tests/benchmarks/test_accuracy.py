@@ -121,7 +121,7 @@ def test_errors_over_whole_batches_are_those_of_the_windows_that_published_figur
     grid: Grid, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     assert grid()[0].in_whole_batches == ()
-    figures = [Published("Other", 0.1, None, "a paper", batch_size) for batch_size in (16, None, 7, 16)]
+    figures = [Published("Other", 0.1, None, "a paper", batch_size) for batch_size in (16, None, 7, 16, 10**6)]
     monkeypatch.setattr(accuracy, "published", lambda data, steps: figures)
     first = grid()[0]
     (path,) = tmp_path.glob("grid/*outeffhop-5/window_errors.npy")
