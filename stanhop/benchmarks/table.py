@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import platform
 import statistics
@@ -142,21 +143,12 @@ def _source(one: Published) -> str:
 def _rows_in_whole_batches(group: Sequence[Measurement]) -> Iterator[Row]:
     """The same forecaster as published figures of others would have it: on the windows that those are of."""
     for each in zip(*(one.in_whole_batches for one in group), strict=True):
-        mse, mse_deviation = _spread([errors.mse for errors in each])
-        mae, mae_deviation = _spread([errors.mae for errors in each])
-        assert mse is not None
-        yield Row(
-            data=group[0].data,
-            prediction_length=group[0].prediction_length,
-            model=group[0].model,
-            mse=mse,
-            mae=mae,
-            mse_deviation=mse_deviation,
-            mae_deviation=mae_deviation,
-            seeds=tuple(one.seed for one in group if one.seed is not None),
-            num_windows=each[0].num_windows,
-            source=f"measured, whole batches of {each[0].batch_size} windows alone",
-        )
+        alone = [
+            one.model_copy(update=errors.model_dump(exclude={"batch_size"}) | {"step_ms": None, "outliers": None})
+            for one, errors in zip(group, each, strict=True)
+        ]
+        source = f"measured, whole batches of {each[0].batch_size} windows alone"
+        yield dataclasses.replace(_row(alone), seconds=None, source=source)
 
 
 def _spread(values: Sequence[float]) -> tuple[float | None, float | None]:

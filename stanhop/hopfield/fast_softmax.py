@@ -30,7 +30,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 LOG2_E = math.log2(math.e)
-"""What exponents of e are multiplied by to be exponents of 2, whose powers torch computes faster."""
+"""Turns exponents of e into those of 2, whose powers torch computes faster, above all where results are subnormal."""
 
 LARGEST_TOTAL = 2.0**60
 """Totals up to here, and down to its inverse, are trusted. Scores are then below 42, so that neither exponentials nor
