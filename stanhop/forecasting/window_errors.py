@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Self
 
 import numpy as np
@@ -46,12 +47,28 @@ class WindowErrors:
             ModelError: ``file`` holds something else.
         """
         try:
-            rows = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
-        except (ValueError, EOFError) as error:
+            shape, dtype, begin = _read_header(content[: _header_length(content)])
+            if dtype != ROW or len(shape) != 1:
+                raise ModelError(Code.MODEL, f"holds {dtype}{shape}, not errors by window", file=file)
+            return cls(np.frombuffer(content, ROW, count=shape[0], offset=begin))
+        except ValueError as error:
             raise ModelError(Code.MODEL, f"holds no errors by window: {error}", file=file) from None
-        if rows.dtype != ROW or rows.ndim != 1:
-            raise ModelError(Code.MODEL, f"holds {rows.dtype}{rows.shape}, not errors by window", file=file)
-        return cls(rows)
+
+
+def _header_length(content: bytes) -> int:
+    """The bytes before the numbers of a ``.npy`` file of version 1: ten, of which two say how many follow."""
+    return 10 + int.from_bytes(content[8:10], "little")
+
+
+@lru_cache(maxsize=16)  # runs of one task have the same header, and numpy takes longer to read it than all numbers
+def _read_header(header: bytes) -> tuple[tuple[int, ...], np.dtype, int]:
+    """The shape and type of what a ``.npy`` file of version 1 holds, and where the numbers begin."""
+    stream = io.BytesIO(header)
+    version = np.lib.format.read_magic(stream)
+    if version != (1, 0):
+        raise ValueError(f"a .npy file of version {version}, not (1, 0)")
+    shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    return shape, dtype, stream.tell()
 
 
 def batch_of_errors(errors: Mapping[str, np.ndarray], *, series: int, origins: range) -> np.ndarray:

@@ -316,6 +316,7 @@ class _Windows:
         self.num_windows = len(self._series)
         self.most_windows = max(map(len, self._rows.values()), default=0)
         self.resamples: Resamples | None = None
+        self._means: dict[str, dict[str, float]] = {}
 
     def drawn(self, metric: str, reference: Group, settings: Settings) -> dict[str, np.ndarray]:
         """The means of each run's ``metric`` over each draw of windows, ``(resamples,)`` by the id of the run."""
@@ -326,11 +327,12 @@ class _Windows:
                 self._series, block_length=length, num_resamples=settings.num_resamples, seed=settings.seed
             )
         stacked = np.stack([self._of(run_id, metric) for run_id in self._rows])
+        self._means[metric] = dict(zip(self._rows, stacked.mean(axis=1), strict=True))
         return dict(zip(self._rows, self.resamples.means(stacked), strict=True))
 
     def mean(self, metric: str, group: Group) -> float:
-        """The mean of ``metric`` over the windows and the runs of ``group``."""
-        return float(np.mean([self._of(run.id, metric).mean() for run in group.runs]))
+        """The mean of ``metric``, once drawn, over the windows and the runs of ``group``."""
+        return float(np.mean([self._means[metric][run.id] for run in group.runs]))
 
     def _of(self, run_id: str, metric: str) -> np.ndarray:
         errors: np.ndarray = self._rows[run_id][metric.removeprefix("test/")][self._places[run_id]]
@@ -341,9 +343,10 @@ def _in_common(tables: Sequence[np.ndarray]) -> tuple[list[np.ndarray | slice], 
     """Where in each table the windows are that all have, and which series these are of."""
     if not tables:
         return [], np.empty(0, "<i4")
+    first = tables[0]
+    if all(np.array_equal(first[name], each[name]) for each in tables[1:] for name in ("origin", "series")):
+        return [slice(None)] * len(tables), first["series"]
     keys = [table["series"].astype(np.int64) << 40 | table["origin"] for table in tables]
-    if all(np.array_equal(keys[0], each) for each in keys[1:]):
-        return [slice(None)] * len(tables), tables[0]["series"]
     shared = keys[0]
     for each in keys[1:]:
         shared = np.intersect1d(shared, each, assume_unique=True)
