@@ -59,6 +59,7 @@ def test_a_grid_measures_each_cell_and_each_baseline_with_each_seed_it_needs(gri
     assert measured == [(ours, 5), (ours, 6), ("naive (sktime)", None), (nlinear, 5), (nlinear, 6)]
 
 
+@pytest.mark.slow
 def test_a_grid_without_networks_measures_its_baselines_alone_as_it_does_beside_them(
     grid: Grid, tmp_path: Path
 ) -> None:
@@ -68,6 +69,7 @@ def test_a_grid_without_networks_measures_its_baselines_alone_as_it_does_beside_
     assert grid()[2:] == alone
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again(grid: Grid) -> None:
     reports: list[str] = []
     first = grid(report=reports.append)
@@ -108,6 +110,7 @@ def test_a_cell_that_was_started_otherwise_is_refused(grid: Grid, cells: list[Ce
     assert "--resume" not in caught.value.message, "which this command does not have"
 
 
+@pytest.mark.slow
 def test_outliers_are_those_of_the_model_on_every_test_window(grid: Grid, cells: list[Cell], tmp_path: Path) -> None:
     first, second = grid(baselines=[])
     bundle, series_set = load_bundle(tmp_path / "grid" / cells[1].name / "model"), load_series(cells[1].config.data)
@@ -138,6 +141,7 @@ def test_errors_over_whole_batches_are_those_of_the_windows_that_published_figur
     assert refused.value.file == str(path)
 
 
+@pytest.mark.slow
 def test_steps_are_timed_in_turns_and_anew_when_a_network_joins(
     grid: Grid, cells: list[Cell], config: RunConfig
 ) -> None:
@@ -162,12 +166,14 @@ def test_a_grid_that_keeps_no_rows_for_the_test_is_refused_before_anything_is_wr
     assert not (tmp_path / "grid").exists()
 
 
+@pytest.mark.slow
 def test_a_baseline_of_another_stride_is_measured_anew(grid: Grid) -> None:
     naive = [find_baseline("naive")]
     counts = [grid(baselines=naive, stride=stride)[2].num_windows for stride in (7, 11, 11)]
     assert counts[0] > counts[1] == counts[2]
 
 
+@pytest.mark.slow
 def test_all_runs_are_parts_of_one_run_that_is_gone_on_with(cells: list[Cell], tmp_path: Path) -> None:
     tracking = TrackingConfig(uri=f"sqlite:///{tmp_path}/mlflow.db")
     tracked = [Cell(cell.model, cell.config.model_copy(update={"tracking": tracking}), "waves-3") for cell in cells]

@@ -62,6 +62,7 @@ def test_theta_takes_the_season_out_and_beats_repeating_the_last_value(series: S
     assert measured("theta", series, stride=17).mse < measured("naive", series, stride=17).mse
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dlinear", "nlinear"])
 def test_the_linear_ones_measure_every_window_and_depend_on_the_seed_alone(series: Series, name: str) -> None:
     first, again, other = (measured(name, series, stride=17, seed=seed) for seed in (1, 1, 2))

@@ -29,6 +29,7 @@ def few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network_figures, "NUM_ROUNDS", 3)
 
 
+@pytest.mark.slow
 def test_a_grid_ends_in_a_table_and_goes_on_when_called_again(run: Any, table: Callable[..., Path]) -> None:
     data = table()
     command = ("bench", "accuracy", "--data", data, *SMALL, "--seeds", "1", "--baselines", "naive", "--results", "out")

@@ -31,6 +31,7 @@ def test_shapes_end_in_a_document_and_plots(run: Any) -> None:
     assert all(Path(plot).read_bytes().startswith(b"\x89PNG") for plot in document["plots"])
 
 
+@pytest.mark.slow
 def test_a_document_grows_when_it_is_resumed(run: Any) -> None:
     assert run(*TINY, "--shapes", "etth1-time", "--output", "out").code == 0
     answer = run(*TINY, "--shapes", "etth1-time,etth1-variates", "--output", "out", "--resume")

@@ -34,6 +34,7 @@ def call(run: Any, table: Any, small: Any, *more: Any) -> Any:
     return run("bench", "quantization", "--data", table(), *methods, *small, "--no-tracking", "--output", "b", *more)
 
 
+@pytest.mark.slow
 def test_every_method_and_seed_is_trained_once_and_measured_on_its_own_checkpoint(
     run: Any, table: Any, small: Any, elsewhere: Path
 ) -> None:

@@ -47,6 +47,7 @@ def test_people_get_a_table_of_before_and_after(trained: Path, run: Any, tmp_pat
     assert "timing batches of 64" in answer.err
 
 
+@pytest.mark.slow
 def test_ranges_and_errors_are_those_of_the_data_that_calibration_names(
     trained: Path, run: Any, tmp_path: Path
 ) -> None:
@@ -101,6 +102,7 @@ def fragile(trained: Path, tmp_path: Path) -> Path:
     return tmp_path / "fragile"
 
 
+@pytest.mark.slow
 def test_a_model_that_int8_really_ruins_is_refused_and_one_that_it_does_not_is_written(
     fragile: Path, run: Any, tmp_path: Path
 ) -> None:

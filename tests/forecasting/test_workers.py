@@ -94,6 +94,7 @@ def test_a_file_whose_process_dies_is_done_again_and_listed_if_it_dies_once_more
     assert not processes.workers_of(os.getpid())
 
 
+@pytest.mark.slow
 def test_processes_that_cannot_start_are_an_error_of_the_machine(
     bundle: Bundle, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

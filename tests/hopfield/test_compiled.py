@@ -41,6 +41,7 @@ def test_the_steps_a_graph_takes_are_enough(num_memories, scale, no_op, assert_c
         assert_close(left, right, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_memories", [7, 131])  # separate steps, fused attention
 @pytest.mark.parametrize("alpha", [1.0, torch.tensor([1.2, 1.7])], ids=["softmax", "learned"])
 def test_a_retrieval_is_one_graph(alpha, num_memories, assert_close) -> None:

@@ -110,7 +110,9 @@ def test_the_gate_lets_through_a_sigmoid_of_its_logit(method, num_memories, asse
     assert_close(got, ungated * gate.double().sigmoid().unsqueeze(-1), "retrieved")
 
 
-@pytest.mark.parametrize("shape", [(), (2,), (2, 2)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(), *(pytest.param(shape, marks=pytest.mark.slow) for shape in ((2,), (2, 2)))], ids=str
+)
 @pytest.mark.parametrize("is_shared", [True, False])
 def test_the_kernels_take_any_number_of_batch_axes_and_shared_memories(shape, is_shared, assert_close) -> None:
     own = () if is_shared else shape

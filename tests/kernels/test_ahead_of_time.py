@@ -79,6 +79,7 @@ def test_every_tile_fits_with_all_options_on(capability, head_dim, dtype, tmp_pa
     assert_fit(compiled(cases, tmp_path))
 
 
+@pytest.mark.slow
 def test_the_no_op_memory_of_another_kernel_fits(tmp_path) -> None:
     assert_fit(compiled([case("bfloat16", 300, 64, adds_no_op=True)], tmp_path))
 

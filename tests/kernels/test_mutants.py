@@ -150,6 +150,7 @@ def test_a_mutant_is_noticed(mutant, tmp_path, monkeypatch) -> None:
         assert compared(broken.retrieve, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("looped", [False, True], ids=["resident", "looped"])
 @pytest.mark.parametrize("no_op", [True, False])
 def test_the_error_of_the_hardwares_logarithm_does_not_show(no_op, looped, tmp_path, monkeypatch) -> None:

@@ -11,9 +11,9 @@ from stanhop.kernels.operator import _retrieve
 from tests.kernels.cases import breaches, expected_outcome, outcome, random_case
 
 
-@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("masked", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize(("alpha", "kind"), [(1.0, "softmax"), ((1.2, 1.7), "entmax")], ids=["softmax", "entmax"])
-@pytest.mark.parametrize("loops", [False, True], ids=["resident", "looped"])
+@pytest.mark.parametrize("loops", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["resident", "looped"])
 def test_torch_finds_nothing_wrong_with_the_operator(alpha, kind, masked, loops, request) -> None:
     if loops:
         request.getfixturevalue("looped")

@@ -199,7 +199,7 @@ def test_strides_of_every_kind_are_read_in_place() -> None:
         assert tensor.equal(expected[name]), name
 
 
-@pytest.mark.parametrize("programs", [1, 4, 1024])
+@pytest.mark.parametrize("programs", [1, *(pytest.param(number, marks=pytest.mark.slow) for number in (4, 1024))])
 def test_queries_in_chunks_of_any_number_add_up(programs, monkeypatch) -> None:
     monkeypatch.setattr(plan, "PROGRAMS_WANTED", programs)
     assert_equals_the_definition(random_case(150, 5, alpha=(1.2, 1.7), no_op=True))
@@ -212,6 +212,7 @@ def test_two_runs_are_bitwise_equal() -> None:
     assert all(first[name].equal(second[name]) for name in first)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("looped")
 def test_no_array_of_queries_by_memories_is_stored(monkeypatch) -> None:
     sizes = []

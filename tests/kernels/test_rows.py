@@ -36,7 +36,7 @@ def outcome(separation, scores: Tensor, alpha: float | Tensor, no_op: bool, dtyp
     return {"weights": weights.detach(), **dict(zip(given, gradients, strict=True))}
 
 
-@pytest.mark.parametrize("length", [1, 7, 16, 33])
+@pytest.mark.parametrize("length", [7, *(pytest.param(length, marks=pytest.mark.slow) for length in (1, 16, 33))])
 @pytest.mark.parametrize("alpha", ALPHAS, ids=lambda alpha: "learned" if isinstance(alpha, Tensor) else str(alpha))
 @pytest.mark.parametrize("no_op", [True, False])
 def test_rows_equal_the_definition_with_every_gradient(no_op, alpha, length) -> None:

@@ -64,7 +64,7 @@ def test_forecasts_stay_close_and_the_float_model_is_not_changed(bundle, context
     assert not any(isinstance(module, torch.nn.Linear) for module in quantized.network.modules())
 
 
-@pytest.mark.parametrize("quantization", ALL)
+@pytest.mark.parametrize("quantization", [DYNAMIC, *(pytest.param(each, marks=pytest.mark.slow) for each in ALL[1:])])
 def test_a_directory_gives_the_same_bits_in_a_fresh_process(
     bundle, calibration, contexts, quantization, tmp_path: Path
 ) -> None:

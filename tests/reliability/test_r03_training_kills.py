@@ -44,7 +44,7 @@ def killed_until_done(nursery: Nursery, data: Path, run_path: Path, moments: ran
             return kills
 
 
-@pytest.mark.parametrize("num_kills", sizes(default=2, full=20, soak=500))
+@pytest.mark.parametrize("num_kills", sizes(full=20, soak=500))
 def test_killed_at_random_times_it_ends_with_the_same_bits(
     num_kills: int, nursery: Nursery, tmp_path: Path, record: Callable[..., None]
 ) -> None:

@@ -15,7 +15,6 @@ from tests.reliability.kit.jobs import PHASES
 from tests.reliability.kit.nursery import Nursery
 from tests.reliability.kit.sizes import sizes
 
-QUICK = ("while a checkpoint is written", "after the last epoch")
 SLOWEST_STOP_S = 3.0
 
 
@@ -50,17 +49,12 @@ def stopped_and_resumed(
     return wrong if resumed.code == 0 else [*wrong, f"not resumed: {resumed.err}"]
 
 
-@pytest.mark.parametrize("phases", [QUICK, pytest.param(tuple(PHASES), marks=pytest.mark.slow)], ids=["quick", "all"])
+@pytest.mark.slow
 def test_in_every_phase_it_saves_and_resumes_to_the_same_bits(
-    phases: tuple[str, ...],
-    nursery: Nursery,
-    data: Path,
-    undisturbed: dict[str, object],
-    tmp_path: Path,
-    record: Callable[..., None],
+    nursery: Nursery, data: Path, undisturbed: dict[str, object], tmp_path: Path, record: Callable[..., None]
 ) -> None:
     problems = {}
-    for place, phase in enumerate(phases):
+    for place, phase in enumerate(PHASES):
         number = signal.SIGINT if place % 4 == 3 else signal.SIGTERM
         run_path = tmp_path / str(place)
         wrong = stopped_and_resumed(nursery, data, run_path, phase, number, times=1 + place % 2)
@@ -72,7 +66,7 @@ def test_in_every_phase_it_saves_and_resumes_to_the_same_bits(
     record(
         "R8",
         "a signal in each phase",
-        f"{len(phases)} of {len(phases)} phases of a training: exit code 143 (130), one line, resumed bit-equal",
+        f"{len(PHASES)} of {len(PHASES)} phases of a training: exit code 143 (130), one line, resumed bit-equal",
     )
 
 

@@ -190,6 +190,7 @@ def test_float16_leaves_out_steps_that_overflow_and_counts_them(config: RunConfi
         clip(module, loss=math.nan)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.compile, about itself
 def test_a_compiled_network_gives_the_same_loss_under_the_same_names_of_weights(config, monkeypatch) -> None:
     compiled = []
