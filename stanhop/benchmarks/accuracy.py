@@ -14,13 +14,14 @@ from stanhop.benchmarks.literature import published
 from stanhop.benchmarks.measurement import Measurement, WholeBatches, keep, kept
 from stanhop.benchmarks.network_figures import Outliers, StepTimes, outliers_of, time_steps
 from stanhop.benchmarks.parent import parent_run
+from stanhop.benchmarks.table import rows_of, to_markdown
 from stanhop.config import RunConfig, TrackingConfig
 from stanhop.errors import Code, ConfigError, DataError, OutputError, quoted
 from stanhop.forecasting.bundle import bundle_digest, load_bundle
 from stanhop.forecasting.window_errors import WindowErrors
 from stanhop.series.frame import SeriesSet
 from stanhop.series.load import load_series
-from stanhop.storage import locked, make_directory
+from stanhop.storage import locked, make_directory, write_text
 from stanhop.tracking.names import WINDOW_ERRORS
 from stanhop.tracking.run import TrackedRun, closing, start_run
 from stanhop.tracking.store import Store
@@ -30,6 +31,8 @@ from stanhop.training.outcome import METRICS, FitResult
 logger = logging.getLogger(__name__)
 
 LOCK, BASELINE_FOLDER, OUTLIER_FOLDER, STEP_FOLDER = ".lock", "baselines", "outliers", "steps"
+SO_FAR = "so-far.md"
+"""The table of a grid that is not done."""
 Report = Callable[[str], None]
 
 
@@ -71,6 +74,8 @@ def run_grid(
 ) -> list[Measurement]:
     """Train every cell and measure every baseline on the same data sets and horizons; what is done is not done again.
 
+    After each of them the table of what is done stands in ``SO_FAR`` in ``folder``.
+
     Args:
         cells: The trainings.
         baselines: The forecasters to compare with; those that are trained, with every seed of the cells.
@@ -93,14 +98,16 @@ def run_grid(
         grid = _Grid(folder, stride, store, parent, progress, report)
         data_sets = {cell.config.data.source: load_series(cell.config.data) for cell in cells}
         trained = cells if trains_networks else ()
-        networks = [grid.train(cell, data_sets[cell.config.data.source]) for cell in trained]
-        networks = grid.with_step_times(trained, networks, data_sets)
-        others = [
-            grid.measure(baseline, cell, seed, data_sets[cell.config.data.source])
-            for baseline in baselines
-            for cell, seed in _cells_of(baseline, cells)
-        ]
-    return [*networks, *others]
+        measured: list[Measurement] = []
+        for cell in trained:
+            measured.append(grid.train(cell, data_sets[cell.config.data.source]))
+            grid.write_so_far(measured)
+        measured = grid.with_step_times(trained, measured, data_sets)
+        for baseline in baselines:
+            for cell, seed in _cells_of(baseline, cells):
+                measured.append(grid.measure(baseline, cell, seed, data_sets[cell.config.data.source]))
+                grid.write_so_far(measured)
+    return measured
 
 
 @dataclass(frozen=True)
@@ -113,6 +120,10 @@ class _Grid:
     parent: TrackedRun
     progress: bool
     report: Report
+
+    def write_so_far(self, measured: Sequence[Measurement]) -> None:
+        """Write the table of what is ``measured``, for those who wait and where the rest never comes."""
+        write_text(self.folder / SO_FAR, to_markdown(rows_of(measured)))
 
     def train(self, cell: Cell, series_set: SeriesSet) -> Measurement:
         """Train ``cell`` and measure the outliers of its network."""

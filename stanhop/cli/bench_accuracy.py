@@ -80,7 +80,7 @@ def accuracy(
 
     Each data set has its preset, with what the one for the horizon changes. Of our networks the table has outliers over
     all outputs (as `stanhop outliers`) and the time of a training step too. What was done in the folder before is not
-    done again.
+    done again; until all is done, `so-far.md` there has the table of what is.
 
     Example: stanhop bench accuracy --data ETTh1,WTH --prediction-length 24,48 --seeds 1,2,3
 
@@ -103,10 +103,14 @@ def accuracy(
         )
     ]
     configs = [resolve(layers) for _, layers in grid]
-    from stanhop.benchmarks.accuracy import Cell, run_grid  # torch, Lightning, sktime: --help must not pay for them
+    from stanhop.benchmarks.accuracy import (
+        SO_FAR,
+        Cell,
+        run_grid,
+    )  # torch, Lightning, sktime: --help must not pay for them
     from stanhop.benchmarks.baselines import find_baseline
     from stanhop.benchmarks.table import document_of, rows_of, to_markdown
-    from stanhop.storage import write_text
+    from stanhop.storage import remove_file, write_text
 
     cells = [
         Cell(separation, config, preset=preset_of(layers))
@@ -129,6 +133,7 @@ def accuracy(
     target = results or folder
     write_text(target / f"{TABLE}.json", json.dumps(document, indent=2, allow_nan=False) + "\n")
     write_text(target / f"{TABLE}.md", markdown)
+    remove_file(folder / SO_FAR)
     output.result({"table": target / f"{TABLE}.md", "rows": document["rows"]}, human=markdown.rstrip())
 
 

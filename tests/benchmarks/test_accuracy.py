@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from stanhop.benchmarks import accuracy
-from stanhop.benchmarks.accuracy import Cell, run_grid
+from stanhop.benchmarks.accuracy import SO_FAR, Cell, run_grid
 from stanhop.benchmarks.baselines import find_baseline
 from stanhop.benchmarks.literature import Published
 from stanhop.benchmarks.measurement import Measurement, kept
@@ -88,7 +88,9 @@ def test_what_is_done_is_not_done_again(grid: Grid) -> None:
     assert not reports
 
 
-def test_a_grid_that_was_stopped_goes_on(grid: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_grid_that_was_stopped_goes_on_and_leaves_the_table_of_what_is_done(
+    grid: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def stop(*_: Any, **__: Any) -> None:
         raise MachineError("E402", "power cut", fix="none")  # type: ignore[arg-type]  # any error does
 
@@ -96,9 +98,18 @@ def test_a_grid_that_was_stopped_goes_on(grid: Grid, monkeypatch: pytest.MonkeyP
         patch.setattr(accuracy, "measure_baseline", stop)
         with pytest.raises(MachineError, match="power cut"):
             grid()
+    assert rows_so_far(tmp_path) == ["STanHop-Net (outeffhop)"]
+    assert "| 5, 6 |" in (tmp_path / "grid" / SO_FAR).read_text()
     reports: list[str] = []
     grid(report=reports.append)
+    assert rows_so_far(tmp_path) == ["STanHop-Net (outeffhop)", "naive (sktime)", "nlinear (sktime)"]
     assert reports == [f"waves-3-{name}: measuring" for name in ("naive", "nlinear-5", "nlinear-6")]
+
+
+def rows_so_far(tmp_path: Path) -> list[str]:
+    """The models in the table of a grid that is not done."""
+    _, _, *rows = (tmp_path / "grid" / SO_FAR).read_text().splitlines()[2:]
+    return sorted(row.split("|")[1].strip() for row in rows)
 
 
 def test_a_cell_that_was_started_otherwise_is_refused(grid: Grid, cells: list[Cell]) -> None:
