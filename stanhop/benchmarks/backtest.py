@@ -35,6 +35,7 @@ from stanhop.series.frame import Series, SeriesSet
 from stanhop.series.load import load_series
 from stanhop.series.scaling import Scaler
 from stanhop.storage import locked, make_directory, write_text
+from stanhop.tracking.names import PRESET_TAG
 from stanhop.tracking.run import TrackedRun, closing, start_run
 from stanhop.tracking.store import Store
 from stanhop.training.once import fit_once, has_begun
@@ -105,6 +106,7 @@ class BacktestTask:
         step: Rows from one origin to the next; the horizon if None.
         refit_every: Windows after which a new training begins; None trains once, before the first.
         folder: Where runs and forecasts are kept; the same folder goes on where it was stopped.
+        preset: Name of the preset that ``config`` began with, a tag of its trainings and of the whole.
     """
 
     config: RunConfig
@@ -113,6 +115,7 @@ class BacktestTask:
     step: int | None
     refit_every: int | None
     folder: Path
+    preset: str | None = None
 
 
 def backtest(task: BacktestTask, *, progress: bool = True, report: Report = lambda line: None) -> Backtest:
@@ -128,6 +131,7 @@ def backtest(task: BacktestTask, *, progress: bool = True, report: Report = lamb
     with locked(task.folder / LOCK):
         _check_folder(task, series_set)
         tags = {"stanhop.benchmark": "backtest", "stanhop.dataset": Path(task.config.data.source).name}
+        tags |= {} if task.preset is None else {PRESET_TAG: task.preset}
         with parent_run(task.folder, task.config.tracking, tags=tags) as (store, parent):
             return _run(task, series_set, folds, store, parent, progress=progress, report=report)
 
@@ -235,6 +239,7 @@ def _of_network(
             progress=progress,
             series_set=_known_until(series_set, fold.stop),
             parent_run_id=parent.run_id,
+            preset=task.preset,
         )
         began_s = time.monotonic()
         bundle = load_bundle(result.model_path)

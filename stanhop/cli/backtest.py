@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stanhop.cli.layers import require_data, run_layers
+from stanhop.cli.layers import preset_of, require_data, run_layers
 from stanhop.cli.options import READ_FLAGS, TRAIN_FLAGS, Assignments, Files, Flags, NoProgress, command
 from stanhop.cli.output import Output
 from stanhop.config import resolve
@@ -98,6 +98,7 @@ def backtest(
         step=step,
         refit_every=refit_every,
         folder=target,
+        preset=preset_of(layers),
     )
     found = run_backtest(task, progress=output.is_human and not no_progress, report=lambda line: output.notes([line]))
     _answer(found, scores_of(found), target, output)

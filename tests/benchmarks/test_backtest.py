@@ -160,7 +160,12 @@ def test_all_runs_are_parts_of_one(task: BacktestTask, tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     tracked = task.config.model_copy(update={"tracking": TrackingConfig(uri=uri)})
     task = dataclasses.replace(
-        task, config=tracked, refit_every=None, baselines=task.baselines[:1], folder=tmp_path / "tracked"
+        task,
+        config=tracked,
+        refit_every=None,
+        baselines=task.baselines[:1],
+        folder=tmp_path / "tracked",
+        preset="etth1",
     )
     scores = {each.forecaster: each for each in scores_of(backtest(task, progress=False))}
     backtest(task, progress=False)
@@ -168,6 +173,8 @@ def test_all_runs_are_parts_of_one(task: BacktestTask, tmp_path: Path) -> None:
     runs = client.search_runs([client.get_experiment_by_name("stanhop").experiment_id])
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     assert parent.data.tags["stanhop.benchmark"] == "backtest"
+    told = [run.data.tags.get("stanhop.preset") for run in runs if "stanhop.forecaster" not in run.data.tags]
+    assert told == ["etth1"] * 2, "the whole and its training"
     assert {run.data.tags["mlflow.parentRunId"] for run in runs if run is not parent} == {parent.info.run_id}
     assert {run.info.status for run in runs} == {"FINISHED"}
     for name, each in scores.items():

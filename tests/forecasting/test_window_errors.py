@@ -10,7 +10,7 @@ import pytest
 from stanhop.errors import ModelError
 from stanhop.forecasting.bundle import Bundle
 from stanhop.forecasting.evaluation import evaluate
-from stanhop.forecasting.window_errors import WINDOW_METRICS, WindowErrors
+from stanhop.forecasting.window_errors import ROW, WINDOW_METRICS, WindowErrors
 from stanhop.series.frame import Layout, Series, SeriesSet
 
 
@@ -49,7 +49,17 @@ def test_their_file_reads_back(bundle: Bundle, series_set: SeriesSet) -> None:
     assert len(content) < 200 + 40 * len(windows.rows)
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x80\x04N.", b"\x93NUMPY\x01\x00"])
+def test_a_file_cut_short_is_refused() -> None:
+    content = WindowErrors(np.zeros(5, ROW)).to_bytes()
+    assert len(WindowErrors.from_bytes(content, file="x").rows) == 5
+    for length in (9, 60, len(content) - 1):
+        with pytest.raises(ModelError, match=r"errors\.npy: holds no errors by window"):
+            WindowErrors.from_bytes(content[:length], file="errors.npy")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"PK\x03\x04", b"\x80\x04N.", b"\x93NUMPY\x01\x00", b"\x93NUMPY\x02\x00" + bytes(4)]
+)
 def test_another_file_is_refused(content: bytes) -> None:
     with pytest.raises(ModelError, match=r"errors\.npy: holds no errors by window"):
         WindowErrors.from_bytes(content, file="errors.npy")
