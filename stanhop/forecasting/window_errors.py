@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -48,11 +49,12 @@ class WindowErrors:
         """
         try:
             shape, dtype, begin = _read_header(content[: _header_length(content)])
-            if dtype != ROW or len(shape) != 1:
-                raise ModelError(Code.MODEL, f"holds {dtype}{shape}, not errors by window", file=file)
-            return cls(np.frombuffer(content, ROW, count=shape[0], offset=begin))
+            rows = np.frombuffer(content, dtype, count=math.prod(shape), offset=begin)
         except ValueError as error:
             raise ModelError(Code.MODEL, f"holds no errors by window: {error}", file=file) from None
+        if dtype != ROW or len(shape) != 1:
+            raise ModelError(Code.MODEL, f"holds {dtype}{shape}, not errors by window", file=file)
+        return cls(rows)
 
 
 def _header_length(content: bytes) -> int:

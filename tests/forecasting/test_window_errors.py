@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 
 import numpy as np
@@ -55,6 +56,15 @@ def test_a_file_cut_short_is_refused() -> None:
     for length in (9, 60, len(content) - 1):
         with pytest.raises(ModelError, match=r"errors\.npy: holds no errors by window"):
             WindowErrors.from_bytes(content[:length], file="errors.npy")
+
+
+@pytest.mark.parametrize("other", [np.zeros(3), np.zeros((2, 2), ROW), np.array(["a"], dtype=object)])
+def test_other_numbers_are_refused(other: np.ndarray) -> None:
+    file = io.BytesIO()
+    np.lib.format.write_array(file, other)
+    with pytest.raises(ModelError) as caught:
+        WindowErrors.from_bytes(file.getvalue(), file="errors.npy")
+    assert caught.value.message.count("errors by window") == 1
 
 
 @pytest.mark.parametrize(
