@@ -58,6 +58,13 @@ def test_a_file_cut_short_is_refused() -> None:
             WindowErrors.from_bytes(content[:length], file="errors.npy")
 
 
+def test_another_version_is_named() -> None:
+    file = io.BytesIO()
+    np.lib.format.write_array(file, np.zeros(5, ROW), version=(2, 0))
+    with pytest.raises(ModelError, match=r"version \(2, 0\)"):
+        WindowErrors.from_bytes(file.getvalue(), file="errors.npy")
+
+
 @pytest.mark.parametrize("other", [np.zeros(3), np.zeros((2, 2), ROW), np.array(["a"], dtype=object)])
 def test_other_numbers_are_refused(other: np.ndarray) -> None:
     file = io.BytesIO()

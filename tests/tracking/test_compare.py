@@ -168,6 +168,17 @@ def test_differences_are_over_the_windows_that_all_have(store: Store) -> None:
     assert any("groups of one seed" in note for note in comparison.notes)
 
 
+@pytest.mark.parametrize(("part", "least"), [("origin", NUM_WINDOWS - 20), ("series", 0)])
+def test_as_many_windows_are_not_the_same_ones(store: Store, part: str, least: int) -> None:
+    store.add(HARD, model__separation="gsh")
+    other = store.add(HARD + 0.5, model__separation="softmax")
+    errors = store.errors[other.id]
+    assert errors is not None
+    errors.rows[part] += 20
+    (comparison,) = store.compare()
+    assert comparison.differences[0].num_windows == least
+
+
 def test_what_is_no_finished_training_is_left_out(store: Store) -> None:
     run = store.add(HARD)
     store.runs.append(RunRecord("b" * 32, "grid", "FINISHED", 9, None, "", {}, {"test/mse_scaled": 0.0}, {}))
