@@ -19,6 +19,7 @@ from stanhop.config import RunConfig, TrackingConfig
 from stanhop.errors import Code, ConfigError, DataError, OutputError, quoted
 from stanhop.forecasting.bundle import bundle_digest, load_bundle
 from stanhop.forecasting.window_errors import WindowErrors
+from stanhop.series.datamodule import SeriesDataModule
 from stanhop.series.frame import SeriesSet
 from stanhop.series.load import load_series
 from stanhop.storage import locked, make_directory, write_text
@@ -98,6 +99,7 @@ def run_grid(
         grid = _Grid(folder, stride, store, parent, progress, report)
         data_sets = {cell.config.data.source: load_series(cell.config.data) for cell in cells}
         trained = cells if trains_networks else ()
+        _try_windows(trained, data_sets)
         measured: list[Measurement] = []
         for cell in trained:
             measured.append(grid.train(cell, data_sets[cell.config.data.source]))
@@ -198,7 +200,12 @@ class _Grid:
         name = "-".join([cell.task, baseline.name, *([] if seed is None else [str(seed)])])
         path = self.folder / BASELINE_FOLDER / f"{name}.json"
         settings = baseline_settings(
-            baseline, series, config.data, fingerprint=series_set.fingerprint, stride=self.stride
+            baseline,
+            series,
+            config.data,
+            prediction_length=config.model.prediction_length,
+            fingerprint=series_set.fingerprint,
+            stride=self.stride,
         )
         known = kept(path, Measurement)
         if known is not None and known.settings == settings:
@@ -218,6 +225,16 @@ class _Grid:
             run.log_metrics({"test/mse_scaled": measurement.mse, "test/mae_scaled": measurement.mae})
             keep(path, measurement)
         return measurement
+
+
+def _try_windows(cells: Sequence[Cell], data_sets: Mapping[str, SeriesSet]) -> None:
+    """Refuse, before the first training, a data set that the last one could not take its windows from."""
+    tasks = {(cell.config.data.source, cell.config.model.prediction_length): cell for cell in cells}
+    for (source, _), cell in tasks.items():
+        try:
+            SeriesDataModule(data_sets[source], cell.config)
+        except DataError as error:
+            raise DataError(error.code, error.problem, fix=error.fix, file=error.file or source) from error
 
 
 def _in_whole_batches(config: RunConfig, path: Path) -> tuple[WholeBatches, ...]:

@@ -128,18 +128,16 @@ def find_baseline(name: str) -> Baseline:
 
 
 def baseline_settings(
-    baseline: Baseline, series: Series, data: DataConfig, *, fingerprint: str, stride: int
+    baseline: Baseline, series: Series, data: DataConfig, *, prediction_length: int, fingerprint: str, stride: int
 ) -> dict[str, Any]:
     """What decides the outcome of ``measure_baseline`` beside data set, horizon and seed."""
     split = {part: float(size) for part, size in data.split.model_dump().items()}
     season = season_length(series.frequency)
-    context_length = min(LOCAL_SEASONS * season, borders(len(series), data.split).test.start)
-    own: dict[str, Any] = (
-        {"context_length": LINEAR_CONTEXT, **LINEAR_TRAINING}
-        if baseline.is_trained
-        else {"context_length": context_length, "season": season, "stride": stride}
-    )
-    return {"data_sha256": fingerprint, "split": split, **own}
+    rows = borders(len(series), data.split)
+    known = len(rows.train) if baseline.is_trained else rows.test.start
+    length = context_length_of(baseline, season=season, num_rows=known, prediction_length=prediction_length)
+    own = LINEAR_TRAINING if baseline.is_trained else {"season": season, "stride": stride}
+    return {"data_sha256": fingerprint, "split": split, "context_length": length, **own}
 
 
 def measure_baseline(

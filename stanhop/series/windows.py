@@ -111,7 +111,7 @@ def split_origins(
     """The origins of every window of one ``part`` of a series.
 
     Raises:
-        DataError: as ``borders``, or the part is too short for one window.
+        DataError: as ``borders``, or the part, or all up to its end, is too short for one window.
     """
     rows = borders(series_length, split, series_id=series_id).of(part)
     if part == "test" and not split.has_test:
@@ -120,15 +120,16 @@ def split_origins(
     found = origins(rows, context_length=context_length, prediction_length=prediction_length, is_first=part == "train")
     if found:
         return found
-    needed = f"{prediction_length} (model.prediction_length)"
-    if part == "train":
-        needed = (
-            f"{context_length + prediction_length} (model.context_length {context_length} + "
-            f"model.prediction_length {prediction_length})"
-        )
-    problem = (
-        f"the {part} split of {_series(series_id)} has {len(rows)} of {series_length} rows, one window needs {needed}"
+    window = (
+        f"{context_length + prediction_length} (model.context_length {context_length} + "
+        f"model.prediction_length {prediction_length})"
     )
+    whose = f"the {part} split of {_series(series_id)}"
+    if part != "train" and len(rows) >= prediction_length:
+        problem = f"{whose} ends with row {rows.stop} of {series_length}, one window up to there needs {window}"
+        raise DataError(Code.LENGTH, problem, fix="shorten the context or give more rows before the split")
+    needed = window if part == "train" else f"{prediction_length} (model.prediction_length)"
+    problem = f"{whose} has {len(rows)} of {series_length} rows, one window needs {needed}"
     raise DataError(Code.LENGTH, problem, fix=f"shorten the window, raise data.split.{part} or give more rows")
 
 

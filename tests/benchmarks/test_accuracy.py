@@ -16,7 +16,7 @@ from stanhop.benchmarks.baselines import find_baseline
 from stanhop.benchmarks.literature import Published
 from stanhop.benchmarks.measurement import Measurement, kept
 from stanhop.config import RunConfig, SplitConfig, TrackingConfig
-from stanhop.errors import ConfigError, MachineError, ModelError, OutputError
+from stanhop.errors import ConfigError, DataError, MachineError, ModelError, OutputError
 from stanhop.forecasting.bundle import load_bundle
 from stanhop.quantization.outliers import measure_outliers
 from stanhop.quantization.windows import split_contexts
@@ -175,6 +175,20 @@ def test_a_grid_that_keeps_no_rows_for_the_test_is_refused_before_anything_is_wr
     with pytest.raises(ConfigError, match=r"no rows are kept for the test \(data.split.test is 0\)"):
         grid(cells=whole)
     assert not (tmp_path / "grid").exists()
+
+
+def test_a_horizon_that_the_rows_are_too_few_for_is_refused_before_the_first_training(
+    grid: Grid, cells: list[Cell], tmp_path: Path
+) -> None:
+    config = cells[1].config
+    model = config.model.model_copy(update={"prediction_length": 10_000})
+    far = Cell("outeffhop", config.model_copy(update={"model": model}))
+    with pytest.raises(
+        DataError, match=r"^.*\.csv: the train split of the series has .* one window needs 100"
+    ) as caught:
+        grid(cells=[cells[0], far])
+    assert caught.value.file == config.data.source
+    assert not (tmp_path / "grid" / cells[0].name).exists()
 
 
 @pytest.mark.slow

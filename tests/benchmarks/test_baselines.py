@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ STEPS = 5
 def measured(name: str, series: Series, *, stride: int = 1, seed: int | None = None) -> Measurement:
     data = DataConfig(source="tables/waves.csv")
     baseline = find_baseline(name)
-    settings = baseline_settings(baseline, series, data, fingerprint="f" * 64, stride=stride)
+    settings = baseline_settings(baseline, series, data, prediction_length=STEPS, fingerprint="f" * 64, stride=stride)
     return measure_baseline(
         baseline, series, data, prediction_length=STEPS, seed=seed, stride=stride, settings=settings
     )
@@ -71,6 +72,14 @@ def test_the_linear_ones_measure_every_window_and_depend_on_the_seed_alone(serie
     assert first.mse != other.mse
     maps = 2 if name == "dlinear" else 1
     assert first.num_parameters == maps * (31 + 1) * STEPS
+
+
+def test_the_linear_ones_take_a_shorter_context_where_rows_are_few(series: Series) -> None:
+    few = replace(series, times=series.times[:60], values=series.values[:60])
+    num_train_rows = len(borders(len(few), DataConfig().split).train)
+    measurement = measured("nlinear", few, seed=1)
+    assert measurement.settings["context_length"] == (num_train_rows - STEPS) // 2 < 31
+    assert measurement.num_windows == measured("naive", few).num_windows
 
 
 def test_an_unknown_baseline_is_refused_with_those_there_are() -> None:

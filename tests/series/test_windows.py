@@ -173,6 +173,13 @@ def test_a_split_too_short_for_one_window_is_an_error_with_the_numbers() -> None
         split_origins(20, SplitConfig(), "validation", context_length=11, prediction_length=3)
 
 
+def test_a_context_longer_than_all_rows_before_the_split_is_an_error_that_says_so() -> None:
+    problem = r"test split of series 'A' ends with row 20 of 20, one window up to there needs 21 .*18.*3.*the context"
+    with pytest.raises(DataError, match=problem):
+        split_origins(20, SplitConfig(), "test", context_length=18, prediction_length=3, series_id="A")
+    assert len(split_origins(20, SplitConfig(), "test", context_length=17, prediction_length=3)) == 1
+
+
 shards = st.tuples(st.integers(1, 200), st.integers(1, 23), st.integers(1, 7)).filter(lambda it: it[0] >= it[2])
 
 
