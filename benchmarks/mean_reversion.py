@@ -35,29 +35,6 @@ SPLIT = SplitConfig(train=0.6, validation=0.2, test=0.2)
 BEFORE_TEST_ROWS = {"ETTh1": 11_520, "WTH": 27_360}
 
 
-def weather() -> pd.DataFrame:
-    """Daily precipitation, temperatures and wind in Seattle, 1,461 rows."""
-    from vega_datasets import data
-
-    return data.seattle_weather().set_index("date").select_dtypes("number").asfreq("D")
-
-
-def el_nino() -> pd.DataFrame:
-    """Monthly temperature of the Pacific off Peru from 1950, 732 rows."""
-    from statsmodels.datasets import elnino
-
-    months = elnino.load_pandas().data.set_index("YEAR").to_numpy(dtype=float).ravel()
-    return pd.DataFrame({"temperature": months}, pd.date_range("1950-01-01", periods=len(months), freq="MS"))
-
-
-def shares() -> pd.DataFrame:
-    """Logarithms of daily prices of Microsoft's shares from 1986, 7,983 rows."""
-    from pmdarima.datasets import load_msft
-
-    prices = np.log(load_msft()[["Open", "High", "Low", "Close"]].clip(lower=1e-3))
-    return prices.set_axis(pd.date_range("1986-03-13", periods=len(prices), freq="B"))
-
-
 def walks() -> pd.DataFrame:
     """Six random walks of 4,000 steps, which return to nothing."""
     steps = np.random.default_rng(1).normal(size=(4000, 6))
@@ -67,7 +44,7 @@ def walks() -> pd.DataFrame:
 
 def series(folder: Path) -> Iterator[tuple[str, DataConfig]]:
     """Every series by its name."""
-    for make in (*untouched.SERIES, weather, el_nino, shares, walks):
+    for make in (*untouched.SERIES, walks):
         yield make.__name__, DataConfig(source=str(untouched.written(make, folder)), split=SPLIT)
     for name, num_rows in BEFORE_TEST_ROWS.items():
         (whole,) = load_series(DataConfig(source=name)).series

@@ -175,6 +175,8 @@ class SeriesDataModule(pl.LightningDataModule):
         """The scaler of each series by its id, fitted on its training rows."""
         self.num_channels = len(series_set.channels)
         """Channels of every series."""
+        self.frequency = series_set.frequency
+        """Of every series, a pandas alias."""
         self.time_features: tuple[Period, ...] = ()
         """Periods whose progress the other columns of a context tell."""
         tables: list[np.ndarray] = []

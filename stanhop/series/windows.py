@@ -130,7 +130,14 @@ def split_origins(
         raise DataError(Code.LENGTH, problem, fix="shorten the context or give more rows before the split")
     needed = window if part == "train" else f"{prediction_length} (model.prediction_length)"
     problem = f"{whose} has {len(rows)} of {series_length} rows, one window needs {needed}"
-    raise DataError(Code.LENGTH, problem, fix=f"shorten the window, raise data.split.{part} or give more rows")
+    fix = f"shorten the window{_shorter(rows, part, prediction_length)}, raise data.split.{part} or give more rows"
+    raise DataError(Code.LENGTH, problem, fix=fix)
+
+
+def _shorter(rows: range, part: Split, prediction_length: int) -> str:
+    """A context with which as many windows can be learned from as each has steps, if there is one."""
+    context_length = (len(rows) - prediction_length) // 2
+    return f" (model.context_length {context_length} would do)" if part == "train" and context_length > 0 else ""
 
 
 @dataclass(frozen=True)

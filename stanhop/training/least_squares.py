@@ -6,10 +6,10 @@ as they are). Of all linear maps the ridge regression has the least
     mean :math:`\lVert y - W x \rVert^2 + \lambda \lVert W - W_0 \rVert^2`,
     which is :math:`W = (E[y x^\top] + \lambda W_0) (E[x x^\top] + \lambda I)^{-1}`,
 
-over windows and channels, :math:`W_0` being the mean of the context, to which levels return, or, where the validation
-windows are clearly for it, its last value, on which random walks stay. That a context is divided by its deviation as
-well changes nothing, since the map is linear and errors count in scaled units. The penalty :math:`\lambda` is the one
-with the least error on the validation windows.
+over windows and channels, :math:`W_0` being the mean of the context or, where the validation windows are clearly for
+it, another simple forecast (``priors.py``). That a context is divided by its deviation as well changes nothing, since
+the map is linear and errors count in scaled units. The penalty :math:`\lambda` is the one with the least error on the
+validation windows.
 
 Source: Hoerl & Kennard 1970; closed forms of linear forecasters, Toner & Darlow 2024, arXiv:2403.14587; reduced rank,
 Izenman 1975, Journal of Multivariate Analysis 5(2).
@@ -20,22 +20,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from stanhop.model.network import mean_of_context
+from stanhop.forecasting.calendar import season_length
 from stanhop.model.normalization import InstanceStatistics
 from stanhop.series.datamodule import Batch, SeriesDataModule
+from stanhop.training.priors import Prior, priors
 
 PENALTIES = tuple(10.0**exponent for exponent in range(-5, 3))
 """Those to choose from, relative to the mean square of the contexts."""
 PENALTY_UNSEEN = 0.01
 """The one where there are no validation windows; it pulls to the mean then."""
-CLEARLY = 0.01
-"""By which share the error on the validation windows has to be lower for the last value to be preferred to the mean:
-one stretch of rows tells no smaller difference for the next."""
 LONGEST_CONTEXT = 2048
 """Steps up to which the regression takes seconds; it takes their cube in time and their square in memory. The last
 patch of all channels counts likewise."""
@@ -129,27 +128,24 @@ def reduced(weight: Tensor, moments: Moments, rank: int) -> tuple[Tensor, Tensor
 def best_ridge(datamodule: SeriesDataModule) -> Tensor:
     """The regression with the penalty that is best on the validation windows, in float32.
 
-    It is pulled to the mean of the context, or to its last value where that is clearly better there.
+    It is pulled to the mean of the context, or to another of ``priors`` where that is clearly better there.
     """
     model = datamodule.config.model
-    mean, last = (prior(model.context_length, model.prediction_length) for prior in (mean_of_context, last_of_context))
     windows, _ = datamodule.ordered_train_windows()
     train = Moments.of(own_rows(windows, instance_norm=model.instance_norm))
-    if datamodule.num_windows("validation"):
-        validation = Moments.of(own_rows(datamodule.val_dataloader(), instance_norm=model.instance_norm))
-        best, other = (min(ridge_maps(train, prior, PENALTIES), key=validation.error) for prior in (mean, last))
-        if validation.error(other) < (1 - CLEARLY) * validation.error(best):
-            best = other
-    else:
-        (best,) = ridge_maps(train, mean, [PENALTY_UNSEEN])
+    season = season_length(datamodule.frequency)
+    candidates = list(priors(model.context_length, model.prediction_length, season=season))
+    if not datamodule.num_windows("validation"):
+        (best,) = ridge_maps(train, candidates[0].weight, [PENALTY_UNSEEN])
+        return best.float()
+    validation = Moments.of(own_rows(datamodule.val_dataloader(), instance_norm=model.instance_norm))
+
+    def judged(prior: Prior) -> tuple[float, Tensor]:
+        best = min(ridge_maps(train, prior.weight, PENALTIES), key=validation.error)
+        return validation.error(best) / (1 - prior.margin), best
+
+    _, best = min(map(judged, candidates), key=itemgetter(0))
     return best.float()
-
-
-def last_of_context(context_length: int, prediction_length: int) -> Tensor:
-    """The linear map, ``(prediction_length, context_length)``, by which every step is the last of the context."""
-    weight = torch.zeros(prediction_length, context_length)
-    weight[:, -1] = 1.0
-    return weight
 
 
 def own_rows(batches: Iterable[Batch], *, instance_norm: bool) -> Iterator[tuple[Tensor, Tensor]]:

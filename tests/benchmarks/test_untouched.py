@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from stanhop.config import DataConfig
+from stanhop.config import DataConfig, ModelConfig
 from stanhop.series.load import load_series
 
 SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "untouched.py"), run_name="imported")
@@ -35,6 +35,14 @@ def test_a_rival_that_is_level_or_better_in_either_error_is_named() -> None:
         ("vega_datasets", "temperature", 2, "h"),
         ("pmdarima", "sunspots", 1, "MS"),
         ("statsmodels", "carbon_dioxide", 1, "W-SAT"),
+        ("vega_datasets", "weather", 4, "D"),
+        ("statsmodels", "el_nino", 1, "MS"),
+        ("pmdarima", "shares", 4, "B"),
+        ("sktime", "airline", 1, "MS"),
+        ("sktime", "prescriptions", 1, "MS"),
+        ("sktime", "macroeconomics", 12, "QS-JAN"),
+        ("vega_datasets", "employment", 23, "MS"),
+        ("statsmodels", "equipment", 1, "MS"),
     ],
 )
 def test_each_series_is_read_as_it_was_written(
@@ -45,5 +53,7 @@ def test_each_series_is_read_as_it_was_written(
     series_set = load_series(DataConfig(source=str(path)))
     (series,) = series_set.series
     assert (len(series.channels), series_set.frequency) == (num_channels, frequency)
-    assert len(series) > 2000
+    context_length = ModelConfig().context_length
+    assert (len(series) > 2 * context_length) == (SCRIPT[name] in SCRIPT["SERIES"])
+    assert (len(series) < context_length) == (SCRIPT[name] in SCRIPT["SHORT"])
     assert path.name not in {"ETTh1.csv", "WTH.csv"}

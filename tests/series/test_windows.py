@@ -166,7 +166,8 @@ def test_no_rows_are_kept_for_the_test_where_none_are_asked_for(split: SplitConf
 
 
 def test_a_split_too_short_for_one_window_is_an_error_with_the_numbers() -> None:
-    with pytest.raises(DataError, match=r"train split of series 'A' has 14 of 20 rows, one window needs 15 .*12.*3"):
+    problem = r"train split of series 'A' has 14 of 20 rows, one window needs 15 .*12.*3.*context_length 5 would do"
+    with pytest.raises(DataError, match=problem):
         split_origins(20, SplitConfig(), "train", context_length=12, prediction_length=3, series_id="A")
     assert len(split_origins(20, SplitConfig(), "train", context_length=11, prediction_length=3)) == 1
     with pytest.raises(DataError, match="validation split of the series has 2 of 20 rows, one window needs 3"):

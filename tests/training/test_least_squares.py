@@ -14,7 +14,7 @@ from stanhop.series.frame import Series, SeriesSet
 from stanhop.series.windows import Borders, borders
 from stanhop.training import least_squares, start
 from stanhop.training.in_memory import fit_in_memory
-from stanhop.training.least_squares import PENALTIES, Moments, best_ridge, own_rows, reduced, ridge_maps
+from stanhop.training.least_squares import PENALTIES, Moments, own_rows, reduced, ridge_maps
 from stanhop.training.lightning_module import ForecastingModule
 from stanhop.training.start import begin
 
@@ -105,24 +105,6 @@ def test_prior_and_penalty_are_the_best_on_the_validation_windows(
     assert errors[0] > 1.01 * min(errors)  # the smallest penalty, best on the windows learned from, is not taken
     for name, weight in module.network.state_dict().items():  # the average begins where the network does
         assert torch.equal(module.trained_network.state_dict()[name], weight), name
-
-
-def test_the_mean_is_left_for_the_last_value_only_where_that_is_clearly_better(
-    config: RunConfig, data: SeriesSet, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (one,) = data.series
-    walk = np.random.default_rng(4).normal(size=one.values.shape).cumsum(axis=0)
-    datamodule = SeriesDataModule(SeriesSet.of((Series("", one.times, walk, one.channels),), data.layout), config)
-    validation = Moments.of(own_rows(datamodule.val_dataloader(), instance_norm=True))
-    freely = best_ridge(datamodule).double()
-    monkeypatch.setattr(least_squares, "last_of_context", least_squares.mean_of_context)
-    held = best_ridge(datamodule).double()
-    gain = 1 - validation.error(freely) / validation.error(held)
-    assert gain > 0
-    monkeypatch.undo()
-    for margin, expected in ((0.9 * gain, freely), (1.1 * gain, held)):
-        monkeypatch.setattr(least_squares, "CLEARLY", margin)
-        assert torch.equal(best_ridge(datamodule).double(), expected)
 
 
 def test_the_rest_of_the_network_begins_as_without_it(config: RunConfig, data: SeriesSet) -> None:
