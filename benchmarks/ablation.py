@@ -31,7 +31,7 @@ from stanhop.config import Layer, ModelConfig, RunConfig, nest, resolve
 from stanhop.forecasting.bundle import load_bundle
 from stanhop.forecasting.bundle import network as bundle_network
 from stanhop.forecasting.evaluation import evaluate
-from stanhop.model.block import AcrossChannels, TandemBlock
+from stanhop.model.block import AcrossChannels, Residual, TandemBlock
 from stanhop.model.network import STanHopNet, build_network
 from stanhop.series.load import load_series
 from stanhop.training import lightning_module
@@ -80,6 +80,13 @@ def without_other_channels(network: STanHopNet) -> None:
             module.between_channels = Nothing()
 
 
+def without_scales(network: STanHopNet) -> None:
+    """What channels say of one another counts in full from the first step on."""
+    for module in network.modules():
+        if isinstance(module, Residual):
+            module.scale = None
+
+
 def without_encoder(network: STanHopNet) -> None:
     """The linear paths alone: a linear model."""
     network.encoder, network.read_outs = nn.ModuleList(), nn.ModuleList()
@@ -119,6 +126,7 @@ def variants_of(config: RunConfig) -> list[Variant]:
         Variant("without the stage across channels", cut=without_channels),
         Variant("without learned memories", cut=without_learned_memories),
         Variant("without other channels' patches", cut=without_other_channels),
+        *([] if model.joint_rank else [Variant("without the scale of the stage across channels", cut=without_scales)]),
         Variant("without the moving average of the weights", {"train.ema_decay": 0.0}),
         _switched("stacking", "train.stacking", train.stacking),
         *[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from stanhop.config import ModelConfig
@@ -52,18 +53,23 @@ class Residual(nn.Module):
     Args:
         config: Sizes and dropout.
         change: What is added.
+        has_scale: Whether that is multiplied by one learned number, which begins as 0: a step that can learn to do
+            nothing, and does nothing at first.
+
+    Source: the scale, Bachlechner et al. 2021, ReZero, arXiv:2003.04887.
     """
 
-    def __init__(self, config: ModelConfig, change: nn.Module) -> None:
+    def __init__(self, config: ModelConfig, change: nn.Module, *, has_scale: bool = False) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(config.model_dim)
         self.change = change
         self.dropout = nn.Dropout(config.dropout)
+        self.scale = nn.Parameter(torch.zeros(())) if has_scale else None
 
     def forward(self, patches: Tensor) -> Tensor:
         """Map ``(..., model_dim)`` to its shape."""
-        changed: Tensor = patches + self.dropout(self.change(self.norm(patches)))
-        return changed
+        added: Tensor = self.dropout(self.change(self.norm(patches)))
+        return patches + (added if self.scale is None else self.scale * added)
 
 
 class AcrossChannels(nn.Module):
@@ -84,8 +90,9 @@ class AcrossChannels(nn.Module):
 class TandemBlock(nn.Sequential):
     """Retrieval across time, then across channels, each followed by a feed-forward step.
 
-    Each step is residual with its norm in front. (In the published block nothing but what learned memories and
-    channels give back passes the second stage.)
+    Each step is residual with its norm in front. Where there is no joint path, which takes channels that say much about
+    one another, what they retrieve from one another has a scale: it has to show that it is of use. (In the published
+    block nothing but what learned memories and channels give back passes the second stage.)
 
     Maps ``(batch, channels, patches, model_dim)`` to its shape.
     """
@@ -94,6 +101,6 @@ class TandemBlock(nn.Sequential):
         super().__init__(
             Residual(config, hopfield(config)),
             Residual(config, FeedForward(config)),
-            Residual(config, AcrossChannels(config)),
+            Residual(config, AcrossChannels(config), has_scale=not config.joint_rank),
             Residual(config, FeedForward(config)),
         )

@@ -366,6 +366,22 @@ def test_missing_and_unexpected_weights_are_counted_and_the_first_three_named(mo
     assert_refused(model, r"1 missing \('direct\.bias'\) and 5 unexpected \('extra\.0', 'extra\.1', 'extra\.2'\)")
 
 
+def test_weights_of_the_time_before_scales_load_with_scales_of_one(model: Path) -> None:
+    scales = [name for name in load_bundle(model).network.state_dict() if name.endswith(".scale")]
+    assert len(scales) > 1
+    change_weights(model, lambda weights: weights.update({name: torch.ones(()) for name in scales}))
+    now = load_bundle(model).network.state_dict()
+    change_weights(model, lambda weights: [weights.pop(name) for name in scales])
+    before = load_bundle(model).network.state_dict()
+    assert now.keys() == before.keys()
+    assert all(torch.equal(before[name], weight) for name, weight in now.items())
+
+
+def test_one_scale_of_several_that_is_missing_is_refused(model: Path) -> None:
+    change_weights(model, lambda weights: weights.pop(min(name for name in weights if name.endswith(".scale"))))
+    assert_refused(model, r"1 missing \('encoder\..*\.scale'\)")
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_refused(model: Path, value: float) -> None:
     change_weights(model, lambda weights: weights["direct.bias"].fill_(value))

@@ -107,6 +107,17 @@ def test_channels_hear_each_other() -> None:
     assert (net(disturbed) - net(x))[..., others].abs().max() > 1e-3
 
 
+def test_channels_do_not_hear_each_other_before_they_have_learned_to_unless_a_joint_path_is_for_them() -> None:
+    x = context()
+    disturbed = x.clone()
+    disturbed[..., 0] = disturbed[..., 0].flip(1)
+    for config, hears in ((changed(joint_rank=0), False), (changed(joint_rank=2), True)):
+        net = network(config)
+        assert torch.equal(net(disturbed)[..., 1:], net(x)[..., 1:]) != hears
+        scales = [parameter for name, parameter in net.named_parameters() if name.endswith("scale")]
+        assert len(scales) == (0 if hears else config.num_levels)
+
+
 @pytest.mark.parametrize(("level", "spread"), [(0.0, 1e-9), (1e9, 1e3), (-3.0, 1e12)])
 def test_instance_normalisation_carries_level_and_spread_to_the_forecast(level: float, spread: float) -> None:
     net = network(opened=True)
@@ -266,8 +277,12 @@ def test_a_quantile_head_needs_levels_and_our_network() -> None:
 
 def test_the_joint_path_starts_as_nothing_and_leaves_the_rest_as_it_was_drawn() -> None:
     plain, joint = network(), network(changed(joint_rank=4))
-    for name, weight in plain.state_dict().items():
-        assert torch.equal(joint.state_dict()[name], weight), name
+    scales = [weight for name, weight in plain.named_parameters() if name.endswith(".scale")]
+    for name, weight in joint.state_dict().items():
+        assert name.startswith("joint.") or torch.equal(plain.state_dict()[name], weight), name
+    with torch.no_grad():
+        for scale in scales:
+            scale.fill_(1)  # with a joint path, channels are heard from the start
     assert torch.equal(joint(context()), plain(context()))
 
 

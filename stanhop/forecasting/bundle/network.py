@@ -21,6 +21,8 @@ from stanhop.model.onnx import OnnxNetwork
 
 ROOM = 1_000_000
 """Elements that any network may have, whatever its weights: 4 MB."""
+SCALE = ".scale"
+"""How the name of a residual step's learned scale ends."""
 
 
 def network_file(network: nn.Module) -> dict[str, bytes]:
@@ -107,9 +109,17 @@ def _build(config: BundleConfig, weights: dict[str, Tensor], *, file: Path) -> n
         except _Allowance.ExceededError:
             problem = f"weights have {num_elements:,} numbers, {CONFIG} asks for a network with far more"
             raise ModelError(Code.MODEL, problem, fix=RESTORE, file=file) from None
-    _compare(network.state_dict(), weights, file=file)
+    asked = network.state_dict()
+    weights = _with_scales(weights, asked)
+    _compare(asked, weights, file=file)
     network.load_state_dict(weights, strict=True)
     return network.eval().requires_grad_(False)
+
+
+def _with_scales(weights: dict[str, Tensor], asked: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``weights``, with the scales of 1 that steps across channels had before they were learned and written."""
+    scales = {name: torch.ones_like(tensor) for name, tensor in asked.items() if name.endswith(SCALE)}
+    return weights if any(name in weights for name in scales) else scales | weights
 
 
 def _compare(asked: Mapping[str, Tensor], weights: Mapping[str, Tensor], *, file: Path) -> None:
