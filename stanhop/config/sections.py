@@ -241,7 +241,8 @@ class TrainConfig(Section):
     weight_decay: float = Field(default=1e-4, ge=0)
     """Decoupled weight decay of AdamW; with 0 it is Adam."""
     loss: Literal["mae", "mse", "huber"] = "mae"
-    """What training minimises, in scaled units."""
+    """What training minimises, in scaled units. mae forecasts medians, mse means, huber something between: where values
+    are skewed, as counts with many zeros are, medians do not add up to totals, and means do."""
     patience: NonNegativeInt = 3
     """Epochs without a better validation loss before training stops; 0 never stops early."""
     gradient_clip: PositiveFloat = 1.0
