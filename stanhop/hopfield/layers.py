@@ -104,6 +104,12 @@ class Hopfield(nn.Module):
         projected: Tensor = self.output_proj(retrieved.flatten(-2))  # (..., queries, model_dim)
         return projected
 
+    @torch.no_grad()
+    def scale_output(self, factor: Tensor) -> None:
+        """Have all that it retrieves be ``factor``, a scalar, times as large."""
+        self.output_proj.weight.mul_(factor)
+        self.output_proj.bias.mul_(factor)
+
     def retrieval_weights(self, query: Tensor, memory: Tensor | None = None, *, mask: Tensor | None = None) -> Tensor:
         """How much of each memory ``forward`` reads out, ``(..., heads, queries, memories)``, before gate and dropout.
 

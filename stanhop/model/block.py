@@ -71,6 +71,15 @@ class Residual(nn.Module):
         added: Tensor = self.dropout(self.change(self.norm(patches)))
         return patches + (added if self.scale is None else self.scale * added)
 
+    @torch.no_grad()
+    def absorb_scale(self) -> None:
+        """Have the last maps of what is added take up the scale, which is 1 then; nothing but rounding changes."""
+        if self.scale is None:
+            return
+        assert isinstance(self.change, AcrossChannels)
+        self.change.scale_output(self.scale)
+        nn.init.ones_(self.scale)
+
 
 class AcrossChannels(nn.Module):
     """What channels retrieve from one another at the same time, and from learned memories."""
@@ -85,6 +94,12 @@ class AcrossChannels(nn.Module):
         channels = patches.transpose(1, 2)  # (batch, patches, channels, model_dim)
         retrieved: Tensor = self.between_channels(channels) + self.learned_memories(channels)
         return retrieved.transpose(1, 2)
+
+    def scale_output(self, factor: Tensor) -> None:
+        """Have all that is retrieved be ``factor``, a scalar, times as large."""
+        for layer in self.modules():
+            if isinstance(layer, Hopfield):
+                layer.scale_output(factor)
 
 
 class TandemBlock(nn.Sequential):
@@ -104,3 +119,13 @@ class TandemBlock(nn.Sequential):
             Residual(config, AcrossChannels(config), has_scale=not config.joint_rank),
             Residual(config, FeedForward(config)),
         )
+
+
+def absorb_scales(network: nn.Module) -> None:
+    """Have no step of ``network`` a scale but 1, as ``Residual.absorb_scale``: for a network that is trained.
+
+    What a small scale makes small is large before it, and neither integers nor figures of outliers know of the scale.
+    """
+    for module in network.modules():
+        if isinstance(module, Residual):
+            module.absorb_scale()

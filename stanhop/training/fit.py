@@ -18,6 +18,7 @@ from stanhop.config import ModelConfig, RunConfig, TrainConfig, to_yaml
 from stanhop.errors import UserError, masked
 from stanhop.forecasting.bundle import Bundle
 from stanhop.forecasting.forecaster import choose_device
+from stanhop.model.block import absorb_scales
 from stanhop.series.datamodule import SeriesDataModule
 from stanhop.series.frame import SeriesSet
 from stanhop.series.load import load_series
@@ -281,6 +282,7 @@ def _bundle(task: _Task, module: ForecastingModule) -> tuple[Bundle, Stacking | 
     """The model with the weights of the best epoch, and in what proportion they are combined with the regression."""
     module.load_state_dict(task.folder.best_weights())
     stacking = stack(module.trained_network, task.datamodule)
+    absorb_scales(module.trained_network)
     if stacking is not None and task.shows_progress:
         Terminal().line(
             f"{stacking.share:.0%} network, {1 - stacking.share:.0%} ridge regression forecast the validation windows "

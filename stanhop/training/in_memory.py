@@ -16,6 +16,7 @@ from stanhop.config import RunConfig
 from stanhop.errors import Code, DataError
 from stanhop.forecasting.bundle import Bundle
 from stanhop.forecasting.forecaster import choose_device
+from stanhop.model.block import absorb_scales
 from stanhop.series.datamodule import SeriesDataModule
 from stanhop.series.frame import Series, SeriesSet
 from stanhop.series.windows import Borders
@@ -99,6 +100,7 @@ def fit_in_memory(
     if best.weights is not None:
         module.load_state_dict(best.weights)
     stack(module.trained_network, datamodule)
+    absorb_scales(module.trained_network)
     return Bundle(
         config=config,
         num_channels=series_set.num_channels,

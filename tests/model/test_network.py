@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from stanhop.config import PUBLISHED_SEPARATIONS, ModelConfig
 from stanhop.errors import ConfigError
 from stanhop.hopfield.separation import SEPARATIONS
+from stanhop.model.block import AcrossChannels, absorb_scales
 from stanhop.model.network import DirectPath, STanHopNet, build_network
 from stanhop.model.patching import CoarseGraining, PatchEmbedding, num_patches
 from stanhop.model.published import PublishedSTanHopNet
@@ -116,6 +117,22 @@ def test_channels_do_not_hear_each_other_before_they_have_learned_to_unless_a_jo
         assert torch.equal(net(disturbed)[..., 1:], net(x)[..., 1:]) != hears
         scales = [parameter for name, parameter in net.named_parameters() if name.endswith("scale")]
         assert len(scales) == (0 if hears else config.num_levels)
+
+
+@pytest.mark.parametrize("gate", [False, True])
+def test_maps_that_take_up_the_scales_leave_the_forecast_and_make_what_is_small_small_before_it(gate: bool) -> None:
+    net = network(changed(gate=gate), opened=True).double()
+    stages = [module for module in net.modules() if isinstance(module, AcrossChannels)]
+    heard: list[Tensor] = []
+    for stage in stages:
+        stage.register_forward_hook(lambda _module, _inputs, retrieved: heard.append(retrieved))
+    scales = [weight.clone() for name, weight in net.named_parameters() if name.endswith(".scale")]
+    before = net(context(dtype=torch.float64))
+    absorb_scales(net)
+    torch.testing.assert_close(net(context(dtype=torch.float64)), before, rtol=1e-12, atol=1e-12)
+    for scale, large, small in zip(scales, heard[: len(stages)], heard[len(stages) :], strict=True):
+        torch.testing.assert_close(small, scale * large)
+    assert all(weight == 1 for name, weight in net.named_parameters() if name.endswith(".scale"))
 
 
 @pytest.mark.parametrize(("level", "spread"), [(0.0, 1e-9), (1e9, 1e3), (-3.0, 1e12)])

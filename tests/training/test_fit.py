@@ -28,9 +28,11 @@ from stanhop.errors import (
     StoppedError,
     UsageError,
 )
-from stanhop.forecasting.bundle import load_bundle
+from stanhop.forecasting.bundle import Bundle, load_bundle
 from stanhop.forecasting.evaluation import evaluate
 from stanhop.forecasting.forecaster import Forecaster
+from stanhop.model.block import absorb_scales
+from stanhop.model.network import build_network
 from stanhop.series.frame import Series, SeriesSet
 from stanhop.storage import locked
 from stanhop.training import fit as fit_module
@@ -101,6 +103,15 @@ def test_without_rows_for_the_test_nothing_is_measured_and_the_newest_are_learne
     assert train(tmp_path / "run", config=config.model_copy(update={"data": whole}), resume=True).was_complete
 
 
+def of_checkpoint(path: Path, prefix: str, bundle: Bundle) -> dict[str, torch.Tensor]:
+    """The weights of the network called ``prefix`` in a checkpoint, their scales taken up as in a model."""
+    state = torch.load(path, weights_only=True)["state_dict"]
+    network = build_network(bundle.config.model, bundle.num_channels)
+    network.load_state_dict({name: state[f"{prefix}.{name}"] for name in network.state_dict()})
+    absorb_scales(network)
+    return network.state_dict()
+
+
 def test_the_model_has_the_weights_of_the_best_epoch(
     train: Train, tmp_path: Path, data: SeriesSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,10 +120,20 @@ def test_the_model_has_the_weights_of_the_best_epoch(
     result = train(tmp_path / "run")
     assert (result.best_epoch, result.num_epochs, result.metrics["val/best_loss"]) == (2, 3, 1.0)
     assert (tmp_path / "run/checkpoints/step-00000010.ckpt").exists()
-    expected = torch.load(tmp_path / "run/checkpoints/step-00000010.ckpt", weights_only=True)["state_dict"]
-    weights = load_bundle(result.model_path).network.state_dict()
-    assert all(torch.equal(weight, expected[f"_average.network.{name}"]) for name, weight in weights.items())
-    assert expected.keys() == {f"{of}.{name}" for of in ("network", "_average.network") for name in weights}
+    bundle = load_bundle(result.model_path)
+    expected = of_checkpoint(tmp_path / "run/checkpoints/step-00000010.ckpt", "_average.network", bundle)
+    weights = bundle.network.state_dict()
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weight, expected[name]) for name, weight in weights.items())
+    kept = torch.load(tmp_path / "run/checkpoints/step-00000010.ckpt", weights_only=True)["state_dict"]
+    assert kept.keys() == {f"{of}.{name}" for of in ("network", "_average.network") for name in weights}
+
+
+def test_no_step_of_the_model_has_a_scale_but_one(reference: FitResult) -> None:
+    weights = load_bundle(reference.model_path).network.state_dict()
+    scales = [weight for name, weight in weights.items() if name.endswith(".scale")]
+    assert scales
+    assert all(scale == 1 for scale in scales)
 
 
 def test_without_an_average_the_model_has_the_weights_of_the_step(
@@ -120,10 +141,12 @@ def test_without_an_average_the_model_has_the_weights_of_the_step(
 ) -> None:
     result = train(tmp_path / "run", config=changed(config, "train", ema_decay=0.0, max_epochs=1))
     (checkpoint,) = (tmp_path / "run/checkpoints").glob("*.ckpt")
-    expected = torch.load(checkpoint, weights_only=True)["state_dict"]
-    weights = load_bundle(result.model_path).network.state_dict()
-    assert expected.keys() == {f"network.{name}" for name in weights}
-    assert all(torch.equal(weight, expected[f"network.{name}"]) for name, weight in weights.items())
+    bundle = load_bundle(result.model_path)
+    expected = of_checkpoint(checkpoint, "network", bundle)
+    weights = bundle.network.state_dict()
+    kept = torch.load(checkpoint, weights_only=True)["state_dict"]
+    assert kept.keys() == {f"network.{name}" for name in weights}
+    assert all(torch.equal(weight, expected[name]) for name, weight in weights.items())
 
 
 def test_metrics_are_those_of_the_saved_model_on_the_test_split(reference: FitResult, data: SeriesSet) -> None:
