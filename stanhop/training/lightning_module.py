@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from stanhop.config import RunConfig
+from stanhop.errors import Code, ModelError
 from stanhop.forecasting.intervals import tails
 from stanhop.model.network import Outputs, build_network, with_head
 from stanhop.training.averaging import MovingAverage
@@ -193,7 +194,16 @@ class ForecastingModule(pl.LightningModule):
         checkpoint["training_loss"] = self._over_processes(self._training_loss.totals())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the mean again; of several processes the first one takes all of it."""
+        """Take up the mean again; of several processes the first one takes all of it.
+
+        Raises:
+            ModelError: its weights are not those of this network, as where another version began the training.
+        """
+        differing = sorted(set(checkpoint["state_dict"]) ^ set(self.state_dict()))
+        if differing:
+            problem = f"the checkpoint and this version differ in {len(differing)} weights, such as {differing[0]}"
+            fix = "resume with the version of stanhop that it was started with, or start again"
+            raise ModelError(Code.CHECKPOINT, problem, fix=fix)
         if self.trainer.is_global_zero:
             self._training_loss.restore(checkpoint["training_loss"])
 

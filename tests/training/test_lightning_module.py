@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from stanhop.config import RunConfig
-from stanhop.errors import DivergedError
+from stanhop.errors import Code, DivergedError, ModelError
 from stanhop.training.guards import Step, StepGuard
 from stanhop.training.lightning_module import (
     FINAL_FACTOR,
@@ -211,6 +211,17 @@ def test_weights_that_a_step_has_spoilt_are_not_saved(config) -> None:
     module._guard.check(spoilt)
     with pytest.raises(DivergedError, match="the loss is nan at step 3"):
         module.on_save_checkpoint({})
+
+
+def test_a_checkpoint_of_another_network_is_refused_with_a_weight_that_differs(config: RunConfig) -> None:
+    module = module_of(config)
+    weights = module.state_dict()
+    (gone, *_) = [name for name in weights if name.endswith(".scale")]
+    older = {name: weight for name, weight in weights.items() if name != gone}
+    for state in (older, weights | {gone + "s": weights[gone]}):
+        with pytest.raises(ModelError, match=f"this version differ in 1 weights, such as {gone}") as caught:
+            module.on_load_checkpoint({"state_dict": state})
+        assert caught.value.code == Code.CHECKPOINT
 
 
 def test_the_pinball_loss_is_least_at_the_quantiles() -> None:
