@@ -6,8 +6,9 @@ their largest and u = 1 - a t, the u is sought at which the weights p sum to 1:
     v = [u + a d]_+      w = v ** (1 / a - 1)      p = w v      F(u) = sum(p)
 
 ``F ** a`` is a norm of the positive part of an affine map, hence convex and nondecreasing in u, so Newton's method on
-``F ** a = 1`` falls monotonically from u = 1 to the root. As a goes to 0 its first step is log-sum-exp; at alpha = 2 it
-is the finite iteration known for sparsemax. The slopes of the weights, g = w / F, are all the backward pass needs:
+``F ** a = 1`` falls monotonically from u = 1 to the root; for alpha from 1.4 on it begins at a guess, which spares two
+steps. As a goes to 0 its first step is log-sum-exp; at alpha = 2 it is the finite iteration known for sparsemax. The
+slopes of the weights, g = w / F, are all the backward pass needs:
 
     delta = sum(g dP) / sum(g)      dS = g (dP - delta)      dalpha = -sum(psi (dP - delta))
     psi = p (exp(x) - 1 - x) / a ** 2,      x = -a log(p)
@@ -18,10 +19,13 @@ arXiv:1909.00015. Newton's method on F ** a, and a form of dalpha that does not 
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
@@ -37,8 +41,14 @@ MAX_STEPS = 32
 BLOCK_SIZE = 2**18
 """Scores at a time: the few arrays of a block stay in a cache, and memory is reused instead of fetched anew."""
 
+GUESSED_FROM = 0.4
+"""From this a on, Newton's method begins at a guess: below, its first steps from u = 1 are as good."""
+
+SMALLEST_GUESS = 1e-4
+"""The smallest u that is guessed: its powers are far from underflow."""
+
 SERIES_BELOW = 0.5
-"""Up to where exp(x) - 1 - x is summed as a series; beyond, subtracting loses at most three bits."""
+"""Up to where exp(x) - 1 - x is a polynomial; beyond, subtracting loses at most three bits."""
 
 
 def fast_separate(
@@ -68,56 +78,74 @@ def fast_separate(
 
 
 def _entmax(scores: Tensor, alpha: float | Tensor, no_op: bool) -> Tensor:
-    """alpha-entmax over the last axis, block by block."""
-    rows = scores.reshape(-1, scores.shape[-1])
-    # Compiled, the steps are one loop over memory that needs no blocks.
-    block = len(rows) if torch.compiler.is_compiling() else max(1, BLOCK_SIZE // scores.shape[-1])
-    parts = rows.split(block)
-    alphas: tuple[float | Tensor, ...] = (alpha,) * len(parts)
+    """alpha-entmax over the last axis."""
     if isinstance(alpha, Tensor):
-        alphas = alpha.to(scores.dtype).expand(*scores.shape[:-1], 1).reshape(-1).split(block)
-    weights = [
-        _Entmax.apply(part, part_alpha, no_op)  # type: ignore[no-untyped-call]  # torch leaves apply untyped
-        for part, part_alpha in zip(parts, alphas, strict=True)
-    ]
-    return torch.cat(weights).view_as(scores)
+        alpha = alpha.to(scores.dtype).expand(*scores.shape[:-1], 1).reshape(-1)
+    rows = scores.reshape(-1, scores.shape[-1])
+    weights: Tensor = _Entmax.apply(rows, alpha, no_op)  # type: ignore[no-untyped-call]  # torch leaves apply untyped
+    return weights.view_as(scores)
 
 
 class _Entmax(Function):
-    """alpha-entmax of (rows, memories), with one alpha in (1, 2] or one in [1, 2] a row.
+    """alpha-entmax of (rows, memories), with one alpha in (1, 2] or one in [1, 2] a row, block by block.
 
-    Rows are short and many, so within, memories are the first axis: vector instructions then work on rows side by
-    side, not on parts of one short row.
+    Rows are short and many, so within a block memories are the first axis: vector instructions then work on rows side
+    by side, not on parts of one short row.
     """
 
     @staticmethod
     def forward(ctx: Any, scores: Tensor, alpha: float | Tensor, no_op: bool) -> Tensor:
         # Below the smallest a that moves 1 + a, weights are those of a = 0 to the last digit.
         a = (alpha - 1).clamp(min=torch.finfo(scores.dtype).eps) if isinstance(alpha, Tensor) else float(alpha) - 1
-        columns = _columns(scores, has_no_op=no_op)
-        pivot = columns.amax(dim=0)
-        is_empty = pivot == -math.inf  # no row with the no-op memory in it
-        if not no_op:  # for the time being, the first memory of an empty row is its only one, and then gradients are 0
-            pivot.masked_fill_(is_empty, 0.0)
-            columns[0].masked_fill_(is_empty, 0.0)
-        weights, slopes = _solve(columns.sub_(pivot), a)
-        if not no_op:
-            weights[0].masked_fill_(is_empty, 0.0)
         needs_alpha = isinstance(a, Tensor) and ctx.needs_input_grad[1]
-        ctx.save_for_backward(slopes, *((weights, a) if needs_alpha else ()))
-        return _rows(weights, scores)
+        weights = scores.new_empty(scores.shape)
+        all_slopes, all_columns = [], []
+        for block in _blocks(scores):
+            columns, slopes = _weigh(scores[block], a[block] if isinstance(a, Tensor) else a, no_op=no_op)
+            _write(columns, weights[block])
+            all_slopes.append(slopes)
+            all_columns += [columns] if needs_alpha else []
+        ctx.save_for_backward(*all_slopes, *all_columns, *((a,) if needs_alpha else ()))
+        return weights
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, weights_grad: Tensor) -> tuple[Tensor, Tensor | None, None]:
-        slopes, *for_alpha = ctx.saved_tensors
-        deviations = _columns(weights_grad, has_no_op=len(slopes) > weights_grad.shape[1])
-        deviations.sub_((slopes * deviations).sum(dim=0).div_(slopes.sum(dim=0)))
-        scores_grad = _rows(slopes * deviations, weights_grad)
-        if not for_alpha:
-            return scores_grad, None, None
-        weights, a = for_alpha
-        return scores_grad, -_alpha_slopes(weights, a).mul_(deviations).sum(dim=0), None
+        blocks = _blocks(weights_grad)
+        all_slopes, for_alpha = ctx.saved_tensors[: len(blocks)], ctx.saved_tensors[len(blocks) :]
+        scores_grad = weights_grad.new_empty(weights_grad.shape)
+        alpha_grad = weights_grad.new_empty(len(weights_grad)) if for_alpha else None
+        for index, (block, slopes) in enumerate(zip(blocks, all_slopes, strict=True)):
+            deviations = _columns(weights_grad[block], has_no_op=len(slopes) > weights_grad.shape[1])
+            deviations.sub_((slopes * deviations).sum(dim=0).div_(slopes.sum(dim=0)))
+            _write(slopes * deviations, scores_grad[block])
+            if alpha_grad is not None:
+                psi = _alpha_slopes(for_alpha[index], for_alpha[-1][block])
+                alpha_grad[block] = psi.mul_(deviations).sum(dim=0).neg_()
+        return scores_grad, alpha_grad, None
+
+
+def _blocks(rows: Tensor) -> list[slice]:
+    """Which rows are computed together."""
+    size = max(1, BLOCK_SIZE // rows.shape[-1])
+    if torch.compiler.is_compiling():  # the steps are one loop over memory then, which needs no blocks
+        size = max(1, len(rows))
+    return [slice(start, start + size) for start in range(0, len(rows), size)]
+
+
+def _weigh(scores: Tensor, a: float | Tensor, *, no_op: bool) -> tuple[Tensor, Tensor]:
+    """Weights and slopes of (rows, memories), as (memories, rows)."""
+    columns = _columns(scores, has_no_op=no_op)
+    pivot = columns.amax(dim=0)
+    if no_op:
+        return _solve(columns.sub_(pivot), a)
+    # For the time being, the first memory of an empty row is its only one, and then gradients are 0.
+    is_empty = pivot == -math.inf
+    pivot.masked_fill_(is_empty, 0.0)
+    columns[0].masked_fill_(is_empty, 0.0)
+    weights, slopes = _solve(columns.sub_(pivot), a)
+    weights[0].masked_fill_(is_empty, 0.0)
+    return weights, slopes
 
 
 def _columns(rows: Tensor, *, has_no_op: bool) -> Tensor:
@@ -129,20 +157,22 @@ def _columns(rows: Tensor, *, has_no_op: bool) -> Tensor:
     return columns
 
 
-def _rows(columns: Tensor, like: Tensor) -> Tensor:
-    """A copy of (memories, rows) as (rows, memories), without the no-op memory that ``like`` does not have."""
-    return columns[: like.shape[1]].t().contiguous()
+def _write(columns: Tensor, rows: Tensor) -> None:
+    """Copy (memories, rows) to (rows, memories), without the no-op memory that ``rows`` does not have."""
+    rows.copy_(columns[: rows.shape[1]].t())
 
 
 def _solve(differences: Tensor, a: float | Tensor) -> tuple[Tensor, Tensor]:
     """Weights p and slopes g of ``differences`` d, (memories, rows), which is overwritten; a may be (rows,)."""
     scaled = differences.mul_(a)
-    lowered = torch.zeros_like(scaled[0])  # 1 - u
     slopes, weights = torch.empty_like(scaled), torch.empty_like(scaled)
-    eps = torch.finfo(scaled.dtype).eps
     is_compiled = torch.compiler.is_compiling()
+    lowered = torch.zeros_like(scaled[0])  # 1 - u
+    if not is_compiled and _is_steep(a):
+        lowered = _first_guess(scaled, a, slopes, weights)
+    exponent, eps = _exponent(a), torch.finfo(scaled.dtype).eps
     for _ in range(_enough_steps(len(scaled)) if is_compiled else MAX_STEPS):
-        _evaluate(scaled, lowered, a, slopes, weights)
+        _evaluate(scaled, lowered, exponent, slopes, weights)
         slope = slopes.sum(dim=0)
         total = weights.mul_(slopes).sum(dim=0)
         # u has a last digit, too; never true of a NaN
@@ -152,24 +182,58 @@ def _solve(differences: Tensor, a: float | Tensor) -> tuple[Tensor, Tensor]:
     return weights.div_(total), slopes.div_(total)
 
 
+def _is_steep(a: float | Tensor) -> bool:
+    """Whether Newton's method takes many steps from u = 1, and each of them a logarithm and a power."""
+    if isinstance(a, Tensor):
+        return bool((a >= GUESSED_FROM).any())
+    return a >= GUESSED_FROM and a not in (0.5, 1)
+
+
+def _first_guess(scaled: Tensor, a: float | Tensor, w: Tensor, v: Tensor) -> Tensor:
+    """1 - u, roughly: two of Newton's steps with a parabola in place of v ** (1 / a); ``w`` and ``v`` are scratch.
+
+    The parabola is 0 at 0 and 1 at 1, has the area of the power below it, and is v and v ** 2 where the power is.
+    ``F ** (1 - a)``, by which a step on F ** a differs from one on F, is drawn between 1 and a square root. Whatever
+    u comes of it, only speed is at stake: from a u below the root, Newton's next one is between the root and 1, for
+    F ** a is convex, 0 at 0 and at least u.
+    """
+    power = (1 / a).clamp(max=2.0) if isinstance(a, Tensor) else min(1 / a, 2.0)
+    linear = 6 / (power + 1) - 2
+    square = 1 - linear
+    bend = 2 - 2 / power
+    lowered = torch.zeros_like(scaled[0])
+    for _ in range(2):
+        torch.sub(scaled, lowered, out=v).add_(1.0).clamp_(min=0.0)
+        count, first = torch.sign(v, out=w).sum(dim=0), v.sum(dim=0)
+        total = linear * first + square * v.square_().sum(dim=0)
+        excess = total - 1 - bend * (total.sqrt() - 1)
+        lowered = lowered + excess / (a * (linear * count + 2 * square * first))
+        lowered.clamp_(min=0.0, max=1 - SMALLEST_GUESS)
+    return lowered.masked_fill_(a < GUESSED_FROM, 0.0) if isinstance(a, Tensor) else lowered
+
+
 def _enough_steps(num_memories: int) -> int:
     """Steps that any row of this length needs at most: what a compiled graph, which cannot look, takes always."""
     return 7 + num_memories.bit_length() // 2
 
 
-def _evaluate(scaled: Tensor, lowered: Tensor, a: float | Tensor, w: Tensor, v: Tensor) -> None:
-    """Write w and v at ``scaled`` = a d and ``lowered`` = 1 - u."""
-    torch.sub(scaled, lowered, out=w)
-    torch.add(w, 1.0, out=v).clamp_(min=0.0)
+def _exponent(a: float | Tensor) -> float | Tensor:
+    """1 / a - 1, the power of v that w is."""
     if isinstance(a, Tensor):
-        w.clamp_(min=-1.0).log1p_()  # log1p: 1 + a d rounds a small a away
-        w.mul_((1 / a - 1).clamp(min=1e-30).mul_(LOG2_E)).exp2_()  # min: off the support, 0 * -inf would be NaN
-    elif a == 1:
+        return (1 / a - 1).clamp_(min=1e-30)  # off the support, 0 * -inf would be NaN
+    return 1 / a - 1
+
+
+def _evaluate(scaled: Tensor, lowered: Tensor, exponent: float | Tensor, w: Tensor, v: Tensor) -> None:
+    """Write w and v at ``scaled`` = a d and ``lowered`` = 1 - u."""
+    torch.sub(scaled, lowered, out=w).clamp_(min=-1.0)
+    torch.add(w, 1.0, out=v)
+    if isinstance(exponent, float) and exponent == 0:
         torch.sign(v, out=w)
-    elif a == 0.5:
+    elif isinstance(exponent, float) and exponent == 1:
         w.copy_(v)
     else:
-        w.clamp_(min=-1.0).log1p_().mul_((1 / a - 1) * LOG2_E).exp2_()
+        w.log1p_().mul_(exponent * LOG2_E).exp2_()  # log1p: 1 + a d rounds a small a away
 
 
 def _alpha_slopes(weights: Tensor, a: Tensor) -> Tensor:
@@ -177,10 +241,22 @@ def _alpha_slopes(weights: Tensor, a: Tensor) -> Tensor:
     x = weights.clamp(min=torch.finfo(weights.dtype).tiny).log_().mul_(-a)
     far = functional.hardshrink(x, SERIES_BELOW)  # x or 0; a torch.where is slow on a CPU
     near = x.sub_(far)
-    series = torch.zeros_like(near)
-    num_terms = 13 if weights.dtype == torch.float64 else 7  # the next is below the last digit
-    for k in range(num_terms, 0, -1):
-        series.mul_(near).add_(1 / math.factorial(k + 1))
+    first, second, *others = _remainder(weights.dtype)
+    series = near.mul(first).add_(second)
+    for coefficient in others:
+        series.mul_(near).add_(coefficient)
     series.mul_(near).mul_(near)
     # exp2(0) - 1 is 0, and far from 0 nothing cancels: expm1 is slower.
     return far.mul(LOG2_E).exp2_().sub_(1.0).sub_(far).add_(series).mul_(weights).div_(a * a)
+
+
+@functools.cache
+def _remainder(dtype: torch.dtype) -> tuple[float, ...]:
+    """Coefficients, the highest first, of a polynomial that is (exp(x) - 1 - x) / x ** 2 up to ``SERIES_BELOW``."""
+
+    def remainder(x: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.polynomial.Polynomial([1 / math.factorial(k + 2) for k in range(15)])(x)
+
+    degree = 9 if dtype == torch.float64 else 4  # the next one is below the last digit
+    series = np.polynomial.Chebyshev.interpolate(remainder, degree, domain=[0.0, SERIES_BELOW])
+    return tuple(float(each) for each in reversed(series.convert(kind=np.polynomial.Polynomial).coef))

@@ -162,13 +162,33 @@ def test_newtons_method_ends_by_itself(dtype, monkeypatch) -> None:
     steps = []
     evaluate_at = fast_separation._evaluate
     monkeypatch.setattr(fast_separation, "_evaluate", lambda *a: steps.append(1) or evaluate_at(*a))
-    for alpha in (1 + 1e-7, 1.1, 1.5, 1.75, 1.99, 2.0):
-        for scale in (0.01, 0.3, 1.0, 10.0, 300.0):
+    alphas = [*torch.tensor([1 + 1e-7, 1.1, 1.41, 1.5, 1.75, 1.99, 2.0], dtype=dtype).expand(31, -1).t()[..., None]]
+    alphas += [torch.linspace(1, 2, 31, dtype=dtype)[:, None], 1.1, 1.41, 1.75]
+    for alpha in alphas:
+        for scale in (0.0, 0.01, 0.3, 1.0, 10.0, 300.0):
             for offset in (0.0, -5.0, 5.0):
                 steps.clear()
                 scores = scores_of(31, 127, scale=scale, offset=offset).to(dtype)
-                fast_separate(scores, alpha=torch.full((31, 1), alpha, dtype=dtype), no_op=True)
+                fast_separate(scores, alpha=alpha, no_op=True)
                 assert len(steps) <= 10  # of at most 32
+
+
+@pytest.mark.parametrize("alpha", [1.6, 1.9, 1.99])
+def test_a_guess_saves_newtons_method_steps(alpha, monkeypatch) -> None:
+    steps = []
+    evaluate_at = fast_separation._evaluate
+    monkeypatch.setattr(fast_separation, "_evaluate", lambda *a: steps.append(1) or evaluate_at(*a))
+    scores = scores_of(999, 14, scale=1.0).float()
+    for one in (alpha, torch.full((999, 1), alpha)):
+        steps.clear()
+        fast_separate(scores, alpha=one, no_op=False)
+        assert len(steps) <= 4  # 5 or 6 from u = 1
+
+
+def test_a_head_near_softmax_is_not_guessed_because_another_is_steep() -> None:
+    alphas = torch.tensor([[1.02], [1.9]])
+    weights = fast_separate(torch.zeros(2, 40_000), alpha=alphas, no_op=False)
+    assert weights == pytest.approx(torch.full((2, 40_000), 1 / 40_000))
 
 
 @pytest.mark.parametrize("alpha", [1.5, 2.0])
