@@ -35,6 +35,10 @@ PENALTIES = tuple(10.0**exponent for exponent in range(-5, 3))
 """Those to choose from, relative to the mean square of the contexts."""
 PENALTY_UNSEEN = 0.01
 """The one where there are no validation windows; it pulls to the mean then."""
+RANKS = (8, 12, 16, 24, 32, 64)
+"""Those to choose from beside the whole one; whichever is fixed, of some series it is far too low."""
+RANK_MARGIN = 0.002
+"""By so much a lower rank has to be better on the validation windows: ``benchmarks/ranks.py``."""
 LONGEST_CONTEXT = 2048
 """Steps up to which the regression takes seconds; it takes their cube in time and their square in memory. The last
 patch of all channels counts likewise."""
@@ -128,7 +132,8 @@ def reduced(weight: Tensor, moments: Moments, rank: int) -> tuple[Tensor, Tensor
 def best_ridge(datamodule: SeriesDataModule) -> Tensor:
     """The regression with the penalty that is best on the validation windows, in float32.
 
-    It is pulled to the mean of the context, or to another of ``priors`` where that is clearly better there.
+    It is pulled to the mean of the context, or to another of ``priors`` where that is clearly better there, and of low
+    rank where that is better.
     """
     model = datamodule.config.model
     windows, _ = datamodule.ordered_train_windows()
@@ -140,12 +145,51 @@ def best_ridge(datamodule: SeriesDataModule) -> Tensor:
         return best.float()
     validation = Moments.of(own_rows(datamodule.val_dataloader(), instance_norm=model.instance_norm))
 
-    def judged(prior: Prior) -> tuple[float, Tensor]:
-        best = min(ridge_maps(train, prior.weight, PENALTIES), key=validation.error)
-        return validation.error(best) / (1 - prior.margin), best
+    def judged(prior: Prior) -> tuple[float, Prior, list[Tensor]]:
+        maps = ridge_maps(train, prior.weight, PENALTIES)
+        return min(map(validation.error, maps)) / (1 - prior.margin), prior, maps
 
-    _, best = min(map(judged, candidates), key=itemgetter(0))
-    return best.float()
+    _, prior, maps = min(map(judged, candidates), key=itemgetter(0))
+    return of_best_rank(maps, prior.weight.double(), train, validation).float()
+
+
+def of_best_rank(
+    maps: Sequence[Tensor], prior: Tensor, train: Moments, validation: Moments, *, margin: float = RANK_MARGIN
+) -> Tensor:
+    """The best of ``maps`` on the validation windows or, where it is better by ``margin``, one of a lower rank.
+
+    What a map adds to its prior are forecasts of many steps which all move along few directions, such as the level and
+    the waves of a day. The others are mostly noise of the training windows, where horizons are long.
+
+    Args:
+        maps: Regressions with several penalties, ``(prediction_length, context_length)``, float64.
+        prior: What they are pulled to.
+        train: Windows that they were learned from.
+        validation: Windows to choose by.
+        margin: By which share the error has to be lower than that of the best of ``maps``.
+    """
+    whole = min(maps, key=validation.error)
+    ranks = [rank for rank in RANKS if rank < min(prior.shape)]
+    if not ranks:
+        return whole
+    narrow = min((_narrowed(each, prior, train, validation, ranks) for each in maps), key=validation.error)
+    return narrow if validation.error(narrow) < (1 - margin) * validation.error(whole) else whole
+
+
+def _narrowed(weight: Tensor, prior: Tensor, train: Moments, validation: Moments, ranks: Sequence[int]) -> Tensor:
+    """Of the maps of ``ranks`` that forecast most like ``weight`` the best on the validation windows.
+
+    A map of rank k projects what is forecast onto its first k principal components, and each of these takes a part of
+    its own off the error.
+    """
+    variances, axes = train.spectrum
+    change = weight - prior
+    components, _, _ = torch.linalg.svd(change @ axes * variances.clamp(min=0).sqrt(), full_matrices=False)
+    along = components.T @ change
+    unexplained = components.T @ (validation.products.T - prior @ validation.contexts)
+    gains = (along * (2 * unexplained - along @ validation.contexts)).sum(dim=1).cumsum(dim=0)
+    best = max(ranks, key=lambda rank: float(gains[rank - 1]))
+    return prior + components[:, :best] @ along[:best]
 
 
 def own_rows(batches: Iterable[Batch], *, instance_norm: bool) -> Iterator[tuple[Tensor, Tensor]]:

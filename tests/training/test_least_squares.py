@@ -14,7 +14,7 @@ from stanhop.series.frame import Series, SeriesSet
 from stanhop.series.windows import Borders, borders
 from stanhop.training import least_squares, start
 from stanhop.training.in_memory import fit_in_memory
-from stanhop.training.least_squares import PENALTIES, Moments, own_rows, reduced, ridge_maps
+from stanhop.training.least_squares import PENALTIES, RANKS, Moments, of_best_rank, own_rows, reduced, ridge_maps
 from stanhop.training.lightning_module import ForecastingModule
 from stanhop.training.start import begin
 
@@ -198,6 +198,67 @@ def test_inputs_that_never_move_are_left_out_of_a_reduced_map() -> None:
     down, up = reduced(weight, Moments.of([(x, x)]), 3)
     torch.testing.assert_close(x @ (up @ down).T, x @ weight.T)
     assert down.isfinite().all()
+
+
+def waves(generator: torch.Generator, count: int) -> Moments:
+    """Those of windows of 48 steps and the 32 after them: a wave of another phase in each, and noise."""
+    time = torch.arange(80, dtype=torch.float64)
+    phase = 6.3 * torch.rand(count, 1, generator=generator, dtype=torch.float64)
+    whole = torch.sin(time / 4 + phase) + torch.randn(count, 80, generator=generator, dtype=torch.float64)
+    return Moments.of([(whole[:, :48], whole[:, 48:])])
+
+
+@pytest.mark.parametrize("has_prior", [True, False])
+def test_of_all_ranks_the_best_on_the_validation_windows_is_taken(has_prior: bool) -> None:
+    generator = torch.Generator().manual_seed(8)
+    train, validation = waves(generator, 100), waves(generator, 100)
+    prior = torch.randn(32, 48, generator=generator, dtype=torch.float64) / 100 * has_prior
+    maps = ridge_maps(train, prior, PENALTIES)
+    ranks = [rank for rank in RANKS if rank < 32]
+    factors = [reduced(each - prior, train, rank) for each in maps for rank in ranks]
+    expected = min((prior + up @ down for down, up in factors), key=validation.error)
+    found = of_best_rank(maps, prior, train, validation)
+    torch.testing.assert_close(found, expected)
+    assert torch.linalg.matrix_rank(found - prior) in ranks
+
+
+def test_a_lower_rank_forecasts_later_windows_of_a_noisy_wave_better() -> None:
+    generator = torch.Generator().manual_seed(9)
+    train, validation, later = (waves(generator, 100) for _ in range(3))
+    prior = torch.zeros(32, 48, dtype=torch.float64)
+    maps = ridge_maps(train, prior, PENALTIES)
+    whole = min(maps, key=validation.error)
+    assert later.error(of_best_rank(maps, prior, train, validation)) < 0.99 * later.error(whole)
+
+
+def test_the_whole_map_stays_where_no_lower_rank_is_better_by_the_margin() -> None:
+    generator = torch.Generator().manual_seed(8)
+    train, validation = waves(generator, 100), waves(generator, 100)
+    prior = torch.zeros(32, 48, dtype=torch.float64)
+    maps = ridge_maps(train, prior, PENALTIES)
+    whole = min(maps, key=validation.error)
+    gain = 1 - validation.error(of_best_rank(maps, prior, train, validation, margin=0.0)) / validation.error(whole)
+    assert torch.equal(of_best_rank(maps, prior, train, validation, margin=1.01 * gain), whole)
+    assert not torch.equal(of_best_rank(maps, prior, train, validation, margin=0.99 * gain), whole)
+
+
+def test_a_short_horizon_or_a_flat_context_leaves_no_lower_rank() -> None:
+    flat = Moments.of([(torch.zeros(4, 48, dtype=torch.float64), torch.zeros(4, 32, dtype=torch.float64))])
+    prior = torch.ones(32, 48, dtype=torch.float64)
+    assert torch.equal(of_best_rank(ridge_maps(flat, prior, PENALTIES), prior, flat, flat), prior)
+    short = Moments.of([(torch.randn(9, 48, dtype=torch.float64), torch.randn(9, 3, dtype=torch.float64))])
+    maps = ridge_maps(short, prior[:3], PENALTIES)
+    assert any(torch.equal(of_best_rank(maps, prior[:3], short, short), each) for each in maps)
+
+
+def test_the_regression_of_a_long_horizon_may_have_a_low_rank(config: RunConfig, data: SeriesSet) -> None:
+    (one,) = data.series
+    noise = np.random.default_rng(4).normal(size=one.values.shape)
+    values = np.sin(np.arange(len(one)) / 4)[:, None] * [1.0, 0.5, 2.0] + noise
+    data = SeriesSet.of((Series("", one.times, values, one.channels),), data.layout)
+    sizes = config.model.model_copy(update={"context_length": 48, "prediction_length": 20, "seasonal_profile": False})
+    weight = least_squares.best_ridge(SeriesDataModule(data, config.model_copy(update={"model": sizes})))
+    assert torch.linalg.matrix_rank(weight - 1 / 48, rtol=1e-4) in RANKS
 
 
 def followers(data: SeriesSet) -> SeriesSet:

@@ -1,0 +1,142 @@
+"""What a regression of low rank is worth, and how clearly the validation windows have to be for it.
+
+    pip install 'stanhop[benchmarks]'
+    python benchmarks/ranks.py
+
+On stretches of series that come with packages, and of ETTh1 and WTH before their test rows, the ridge regression of the
+first three fifths of the rows gives way to the best one of a lower rank where that is better on the fifth after them by
+a margin; errors are those on the last fifth. Beside the margins stands what a lower rank does where it is always taken.
+The table goes to ``benchmarks/results/ranks.{json,md}``. About five minutes on one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import tempfile
+from collections.abc import Iterator
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import mean_reversion
+import numpy as np
+import pandas as pd
+import torch
+import untouched
+
+from stanhop import storage
+from stanhop.benchmarks.table import machine
+from stanhop.config import DataConfig, ModelConfig, RunConfig
+from stanhop.errors import DataError
+from stanhop.forecasting.calendar import season_length
+from stanhop.series.datamodule import SeriesDataModule
+from stanhop.series.load import load_series
+from stanhop.training.least_squares import PENALTIES, Moments, of_best_rank, own_rows, ridge_maps
+from stanhop.training.priors import priors
+
+RESULTS = Path(__file__).parent / "results"
+SHARES = (0.55, 0.7, 0.85, 1.0)
+"""Of the rows of a series."""
+STRETCHES, NUM_STRETCHES = (4000, 7000), 4
+"""Rows of a piece of ETTh1 and WTH, and how many pieces of each length."""
+ALWAYS = -math.inf
+MARGINS = (ALWAYS, 0.0, 0.002, 0.005, 0.01)
+
+Change = tuple[bool, float]
+"""Whether a lower rank was taken, and the logarithm by which it changes the error on the last rows."""
+
+
+def pieces() -> Iterator[tuple[str, pd.DataFrame, tuple[tuple[int, int], ...]]]:
+    """Name of the series, rows, and contexts with their horizons."""
+    for make in untouched.SERIES:
+        table = make()
+        sizes = ((336, 24), (336, 96), (336, 336)) if len(table) >= 2000 else ((96, 24), (96, 48))
+        for share in SHARES:
+            yield make.__name__, table.iloc[: int(share * len(table))], sizes
+    for name, num_rows in mean_reversion.BEFORE_TEST_ROWS.items():
+        (whole,) = load_series(DataConfig(source=name)).series
+        table = pd.DataFrame(whole.values, whole.times, list(whole.channels))
+        for length in STRETCHES:
+            for first in np.linspace(0, num_rows - length, NUM_STRETCHES).astype(int):
+                sizes = ((336, 24), (336, 96), (336, 336), (336, 720))
+                yield name, table.iloc[first : first + length], sizes
+
+
+def changes(path: Path, *, context_length: int, prediction_length: int) -> list[Change] | None:
+    """What each margin does; None where rows are too few."""
+    data = DataConfig(source=str(path), split=mean_reversion.SPLIT)
+    sizes = {"context_length": context_length, "prediction_length": prediction_length, "patch_length": 1}
+    series_set = load_series(data)
+    try:
+        datamodule = SeriesDataModule(series_set, RunConfig(data=data, model=ModelConfig(**sizes)))
+    except DataError:
+        return None
+    windows, _ = datamodule.ordered_train_windows()
+    train, choosing, last = (
+        Moments.of(own_rows(each, instance_norm=True))
+        for each in (windows, datamodule.val_dataloader(), datamodule.test_dataloader())
+    )
+    regressions = []
+    for prior in priors(context_length, prediction_length, season=season_length(series_set.frequency)):
+        maps = ridge_maps(train, prior.weight, PENALTIES)
+        regressions.append((min(map(choosing.error, maps)) / (1 - prior.margin), prior.weight.double(), maps))
+    _, weight, maps = min(regressions, key=itemgetter(0))
+    whole = min(maps, key=choosing.error)
+    taken = [of_best_rank(maps, weight, train, choosing, margin=margin) for margin in MARGINS]
+    return [(not torch.equal(each, whole), math.log(last.error(each) / last.error(whole))) for each in taken]
+
+
+def summary(name: str, steps: int, cases: list[list[Change]]) -> dict[str, Any]:
+    """Of a series and horizon: in how many cases each margin takes a lower rank, and the mean change of the error."""
+    row: dict[str, Any] = {"data": name, "prediction_length": steps, "cases": len(cases), "margins": []}
+    for margin, found in zip(MARGINS, zip(*cases, strict=True), strict=True):
+        change = 100 * math.expm1(statistics.fmean(each for _, each in found))
+        name_of_margin = "always" if margin == ALWAYS else margin
+        taken = sum(was_taken for was_taken, _ in found)
+        row["margins"].append({"margin": name_of_margin, "taken": taken, "mse_change_percent": change})
+    return row
+
+
+def to_markdown(rows: list[dict[str, Any]]) -> str:
+    """The table."""
+    headings = ["always" if margin == ALWAYS else f"margin {margin:.1%}" for margin in MARGINS]
+    lines = [
+        f"| | steps | cases | {' | '.join(f'{heading}: taken, MSE, %' for heading in headings)} |",
+        "|---" * (3 + len(MARGINS)) + "|",
+    ]
+    for row in rows:
+        cells = [f"{each['taken']}, {each['mse_change_percent']:+.2f}" for each in row["margins"]]
+        lines.append(f"| {row['data']} | {row['prediction_length']} | {row['cases']} | {' | '.join(cells)} |")
+    of_margins = zip(*(row["margins"] for row in rows), strict=True)
+    means = [statistics.fmean(each["mse_change_percent"] for each in margin) for margin in of_margins]
+    lines.append(f"| mean | | | {' | '.join(f'{mean:+.2f}' for mean in means)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure, print and store."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where the table goes")
+    options = parser.parse_args()
+    cases: dict[tuple[str, int], list[list[Change]]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "piece.csv"
+        for name, rows, sizes in pieces():
+            storage.write_text(path, rows.to_csv(index_label="date"))
+            for context_length, prediction_length in sizes:
+                found = changes(path, context_length=context_length, prediction_length=prediction_length)
+                if found is not None:
+                    cases.setdefault((name, prediction_length), []).append(found)
+    table = [summary(name, steps, found) for (name, steps), found in cases.items()]
+    what = "mean change of the squared error on the last fifth of the rows where a regression may have a lower rank"
+    document = {"what": what, "machine": machine(), "rows": table}
+    storage.write_text(options.results / "ranks.json", json.dumps(document, indent=2) + "\n")
+    storage.write_text(options.results / "ranks.md", to_markdown(table))
+    print(to_markdown(table), end="")
+
+
+if __name__ == "__main__":
+    main()
