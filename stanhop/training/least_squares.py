@@ -184,7 +184,7 @@ def _narrowed(weight: Tensor, prior: Tensor, train: Moments, validation: Moments
     """
     variances, axes = train.spectrum
     change = weight - prior
-    components, _, _ = torch.linalg.svd(change @ axes * variances.clamp(min=0).sqrt(), full_matrices=False)
+    components: Tensor = torch.linalg.svd(change @ axes * variances.clamp(min=0).sqrt(), full_matrices=False)[0]
     along = components.T @ change
     unexplained = components.T @ (validation.products.T - prior @ validation.contexts)
     gains = (along * (2 * unexplained - along @ validation.contexts)).sum(dim=1).cumsum(dim=0)
