@@ -49,20 +49,25 @@ Change = tuple[bool, float]
 """Whether a lower rank was taken, and the logarithm by which it changes the error on the last rows."""
 
 
+def lengths(num_rows: int) -> tuple[tuple[int, int], ...]:
+    """Context and horizon to try on a series of so many rows."""
+    if num_rows < 400:
+        return (24, 12), (36, 12)
+    return ((96, 24), (96, 48)) if num_rows < 2000 else ((336, 24), (336, 96), (336, 336))
+
+
 def pieces() -> Iterator[tuple[str, pd.DataFrame, tuple[tuple[int, int], ...]]]:
     """Name of the series, rows, and contexts with their horizons."""
-    for make in untouched.SERIES:
+    for make in (*untouched.SHORT, *untouched.SERIES):
         table = make()
-        sizes = ((336, 24), (336, 96), (336, 336)) if len(table) >= 2000 else ((96, 24), (96, 48))
         for share in SHARES:
-            yield make.__name__, table.iloc[: int(share * len(table))], sizes
+            yield make.__name__, table.iloc[: int(share * len(table))], lengths(len(table))
     for name, num_rows in mean_reversion.BEFORE_TEST_ROWS.items():
         (whole,) = load_series(DataConfig(source=name)).series
         table = pd.DataFrame(whole.values, whole.times, list(whole.channels))
         for length in STRETCHES:
             for first in np.linspace(0, num_rows - length, NUM_STRETCHES).astype(int):
-                sizes = ((336, 24), (336, 96), (336, 336), (336, 720))
-                yield name, table.iloc[first : first + length], sizes
+                yield name, table.iloc[first : first + length], (*lengths(length), (336, 720))
 
 
 def changes(path: Path, *, context_length: int, prediction_length: int) -> list[Change] | None:
