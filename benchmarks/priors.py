@@ -17,9 +17,10 @@ import json
 import math
 import statistics
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import mean_reversion
 import numpy as np
@@ -34,7 +35,7 @@ from stanhop.forecasting.calendar import season_length
 from stanhop.series.datamodule import SeriesDataModule
 from stanhop.series.load import load_series
 from stanhop.training.least_squares import PENALTIES, Moments, own_rows, ridge_maps
-from stanhop.training.priors import priors
+from stanhop.training.priors import Prior, priors
 
 RESULTS = Path(__file__).parent / "results"
 SHARES = (0.55, 0.7, 0.85, 1.0)
@@ -44,6 +45,55 @@ STRETCHES, NUM_STRETCHES = (300, 600, 1500), 8
 MARGINS = (0.0, 0.01, 0.05, 0.1, 0.2, 0.3)
 SEASONAL = ("the season before", "the season before and its rise")
 
+Case = TypeVar("Case")
+
+Piece = tuple[str, pd.DataFrame, tuple[tuple[int, int], ...]]
+"""Name of the series, rows, and contexts with their horizons."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Regressions to be learned on ``train``, chosen on ``choosing`` and measured on ``last``.
+
+    Args:
+        candidates: What they may be pulled to.
+        train: Of the first three fifths.
+        choosing: Of the fifth after them.
+        last: Of the last fifth.
+    """
+
+    candidates: tuple[Prior, ...]
+    train: Moments
+    choosing: Moments
+    last: Moments
+
+
+def task_of(path: Path, *, context_length: int, prediction_length: int) -> Task | None:
+    """That of the file at ``path``; None where rows are too few."""
+    data = DataConfig(source=str(path), split=mean_reversion.SPLIT)
+    sizes = {"context_length": context_length, "prediction_length": prediction_length, "patch_length": 1}
+    series_set = load_series(data)
+    try:
+        datamodule = SeriesDataModule(series_set, RunConfig(data=data, model=ModelConfig(**sizes)))
+    except DataError:
+        return None
+    windows, _ = datamodule.ordered_train_windows()
+    candidates = priors(context_length, prediction_length, season=season_length(series_set.frequency))
+    parts = (windows, datamodule.val_dataloader(), datamodule.test_dataloader())
+    return Task(tuple(candidates), *(Moments.of(own_rows(each, instance_norm=True)) for each in parts))
+
+
+def measured(pieces: Iterable[Piece], measure: Callable[[Task], Case]) -> Iterator[tuple[str, int, Case]]:
+    """Series, horizon, and what ``measure`` finds, for each task of ``pieces``."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "piece.csv"
+        for name, rows, sizes in pieces:
+            storage.write_text(path, rows.to_csv(index_label="date"))
+            for context_length, prediction_length in sizes:
+                task = task_of(path, context_length=context_length, prediction_length=prediction_length)
+                if task is not None:
+                    yield name, prediction_length, measure(task)
+
 
 def lengths(num_rows: int) -> tuple[tuple[int, int], ...]:
     """Context and horizon to try on a series of so many rows."""
@@ -52,7 +102,7 @@ def lengths(num_rows: int) -> tuple[tuple[int, int], ...]:
     return ((48, 24), (96, 24)) if num_rows < 2000 else ((96, 24), (336, 24), (336, 96))
 
 
-def pieces() -> Iterator[tuple[str, pd.DataFrame, tuple[tuple[int, int], ...]]]:
+def pieces() -> Iterator[Piece]:
     """Name of the series, rows, and contexts with their horizons."""
     for make in (*untouched.SHORT, *untouched.SERIES, mean_reversion.walks):
         table = make()
@@ -66,24 +116,13 @@ def pieces() -> Iterator[tuple[str, pd.DataFrame, tuple[tuple[int, int], ...]]]:
                 yield f"{name}, short", table.iloc[first : first + length], ((48, 24), (96, 24), (168, 48))
 
 
-def errors(path: Path, *, context_length: int, prediction_length: int) -> dict[str, tuple[float, float]] | None:
-    """Squared errors of each prior's regression on the choosing and the last rows; None where rows are too few."""
-    data = DataConfig(source=str(path), split=mean_reversion.SPLIT)
-    sizes = {"context_length": context_length, "prediction_length": prediction_length, "patch_length": 1}
-    series_set = load_series(data)
-    try:
-        datamodule = SeriesDataModule(series_set, RunConfig(data=data, model=ModelConfig(**sizes)))
-    except DataError:
-        return None
-    windows, _ = datamodule.ordered_train_windows()
-    train, choosing, last = (
-        Moments.of(own_rows(each, instance_norm=True))
-        for each in (windows, datamodule.val_dataloader(), datamodule.test_dataloader())
-    )
+def errors(task: Task) -> dict[str, tuple[float, float]]:
+    """Squared errors of each prior's regression on the choosing and the last rows."""
     found = {}
-    for prior in priors(context_length, prediction_length, season=season_length(series_set.frequency)):
-        best = min(ridge_maps(train, prior.weight, PENALTIES), key=choosing.error)
-        found[prior.name] = (choosing.error(best) / (1 - prior.margin * (prior.name not in SEASONAL)), last.error(best))
+    for prior in task.candidates:
+        best = min(ridge_maps(task.train, prior.weight, PENALTIES), key=task.choosing.error)
+        held = 1 - prior.margin * (prior.name not in SEASONAL)
+        found[prior.name] = (task.choosing.error(best) / held, task.last.error(best))
     return found
 
 
@@ -127,14 +166,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the table goes")
     options = parser.parse_args()
     cases: dict[str, list[dict[str, tuple[float, float]]]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "piece.csv"
-        for name, rows, sizes in pieces():
-            storage.write_text(path, rows.to_csv(index_label="date"))
-            for context_length, prediction_length in sizes:
-                found = errors(path, context_length=context_length, prediction_length=prediction_length)
-                if found is not None:
-                    cases.setdefault(name, []).append(found)
+    for name, _, found in measured(pieces(), errors):
+        cases.setdefault(name, []).append(found)
     table = [summary(name, found) for name, found in cases.items()]
     what = "mean change of the squared error on the last fifth of the rows where a seasonal prior may be taken"
     document = {"what": what, "machine": machine(), "rows": table}

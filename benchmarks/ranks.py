@@ -15,9 +15,7 @@ import argparse
 import json
 import math
 import statistics
-import tempfile
 from collections.abc import Iterator
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +24,15 @@ import numpy as np
 import pandas as pd
 import torch
 import untouched
+from priors import SHARES, Piece, Task, measured
 
 from stanhop import storage
 from stanhop.benchmarks.table import machine
-from stanhop.config import DataConfig, ModelConfig, RunConfig
-from stanhop.errors import DataError
-from stanhop.forecasting.calendar import season_length
-from stanhop.series.datamodule import SeriesDataModule
+from stanhop.config import DataConfig
 from stanhop.series.load import load_series
-from stanhop.training.least_squares import PENALTIES, Moments, of_best_rank, own_rows, ridge_maps
-from stanhop.training.priors import priors
+from stanhop.training.least_squares import best_pulled, of_best_rank
 
 RESULTS = Path(__file__).parent / "results"
-SHARES = (0.55, 0.7, 0.85, 1.0)
-"""Of the rows of a series."""
 STRETCHES, NUM_STRETCHES = (4000, 7000), 4
 """Rows of a piece of ETTh1 and WTH, and how many pieces of each length."""
 ALWAYS = -math.inf
@@ -56,7 +49,7 @@ def lengths(num_rows: int) -> tuple[tuple[int, int], ...]:
     return ((96, 24), (96, 48)) if num_rows < 2000 else ((336, 24), (336, 96), (336, 336))
 
 
-def pieces() -> Iterator[tuple[str, pd.DataFrame, tuple[tuple[int, int], ...]]]:
+def pieces() -> Iterator[Piece]:
     """Name of the series, rows, and contexts with their horizons."""
     for make in (*untouched.SHORT, *untouched.SERIES):
         table = make()
@@ -70,28 +63,12 @@ def pieces() -> Iterator[tuple[str, pd.DataFrame, tuple[tuple[int, int], ...]]]:
                 yield name, table.iloc[first : first + length], (*lengths(length), (336, 720))
 
 
-def changes(path: Path, *, context_length: int, prediction_length: int) -> list[Change] | None:
-    """What each margin does; None where rows are too few."""
-    data = DataConfig(source=str(path), split=mean_reversion.SPLIT)
-    sizes = {"context_length": context_length, "prediction_length": prediction_length, "patch_length": 1}
-    series_set = load_series(data)
-    try:
-        datamodule = SeriesDataModule(series_set, RunConfig(data=data, model=ModelConfig(**sizes)))
-    except DataError:
-        return None
-    windows, _ = datamodule.ordered_train_windows()
-    train, choosing, last = (
-        Moments.of(own_rows(each, instance_norm=True))
-        for each in (windows, datamodule.val_dataloader(), datamodule.test_dataloader())
-    )
-    regressions = []
-    for prior in priors(context_length, prediction_length, season=season_length(series_set.frequency)):
-        maps = ridge_maps(train, prior.weight, PENALTIES)
-        regressions.append((min(map(choosing.error, maps)) / (1 - prior.margin), prior.weight.double(), maps))
-    _, weight, maps = min(regressions, key=itemgetter(0))
-    whole = min(maps, key=choosing.error)
-    taken = [of_best_rank(maps, weight, train, choosing, margin=margin) for margin in MARGINS]
-    return [(not torch.equal(each, whole), math.log(last.error(each) / last.error(whole))) for each in taken]
+def changes(task: Task) -> list[Change]:
+    """What each margin does."""
+    prior, maps = best_pulled(task.candidates, task.train, task.choosing)
+    whole = min(maps, key=task.choosing.error)
+    taken = [of_best_rank(maps, prior.weight.double(), task.train, task.choosing, margin=margin) for margin in MARGINS]
+    return [(not torch.equal(each, whole), math.log(task.last.error(each) / task.last.error(whole))) for each in taken]
 
 
 def summary(name: str, steps: int, cases: list[list[Change]]) -> dict[str, Any]:
@@ -127,14 +104,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the table goes")
     options = parser.parse_args()
     cases: dict[tuple[str, int], list[list[Change]]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "piece.csv"
-        for name, rows, sizes in pieces():
-            storage.write_text(path, rows.to_csv(index_label="date"))
-            for context_length, prediction_length in sizes:
-                found = changes(path, context_length=context_length, prediction_length=prediction_length)
-                if found is not None:
-                    cases.setdefault((name, prediction_length), []).append(found)
+    for name, prediction_length, found in measured(pieces(), changes):
+        cases.setdefault((name, prediction_length), []).append(found)
     table = [summary(name, steps, found) for (name, steps), found in cases.items()]
     what = "mean change of the squared error on the last fifth of the rows where a regression may have a lower rank"
     document = {"what": what, "machine": machine(), "rows": table}

@@ -104,7 +104,8 @@ class _Entmax(Function):
             columns, slopes = _weigh(scores[block], a[block] if isinstance(a, Tensor) else a, no_op=no_op)
             _write(columns, weights[block])
             all_slopes.append(slopes)
-            all_columns += [columns] if needs_alpha else []
+            if needs_alpha:
+                all_columns.append(columns)
         ctx.save_for_backward(*all_slopes, *all_columns, *((a,) if needs_alpha else ()))
         return weights
 

@@ -145,12 +145,19 @@ def best_ridge(datamodule: SeriesDataModule) -> Tensor:
         return best.float()
     validation = Moments.of(own_rows(datamodule.val_dataloader(), instance_norm=model.instance_norm))
 
+    prior, maps = best_pulled(candidates, train, validation)
+    return of_best_rank(maps, prior.weight.double(), train, validation).float()
+
+
+def best_pulled(candidates: Iterable[Prior], train: Moments, validation: Moments) -> tuple[Prior, list[Tensor]]:
+    """The prior to pull to, by the best map of each on the validation windows, and the maps of all ``PENALTIES``."""
+
     def judged(prior: Prior) -> tuple[float, Prior, list[Tensor]]:
         maps = ridge_maps(train, prior.weight, PENALTIES)
         return min(map(validation.error, maps)) / (1 - prior.margin), prior, maps
 
     _, prior, maps = min(map(judged, candidates), key=itemgetter(0))
-    return of_best_rank(maps, prior.weight.double(), train, validation).float()
+    return prior, maps
 
 
 def of_best_rank(

@@ -250,7 +250,8 @@ def test_a_short_horizon_or_a_flat_context_leaves_no_lower_rank() -> None:
     flat = Moments.of([(torch.zeros(4, 48, dtype=torch.float64), torch.zeros(4, 32, dtype=torch.float64))])
     prior = torch.ones(32, 48, dtype=torch.float64)
     assert torch.equal(of_best_rank(ridge_maps(flat, prior, PENALTIES), prior, flat, flat), prior)
-    short = Moments.of([(torch.randn(9, 48, dtype=torch.float64), torch.randn(9, 3, dtype=torch.float64))])
+    whole = torch.randn(9, 51, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+    short = Moments.of([(whole[:, :48], whole[:, 48:])])
     maps = ridge_maps(short, prior[:3], PENALTIES)
     assert any(torch.equal(of_best_rank(maps, prior[:3], short, short), each) for each in maps)
 
