@@ -145,6 +145,10 @@ class ModelConfig(Section):
     """Periods of which that map is told how far they have gone, since the same weather means something else at night or
     in winter. If not given, those by which the validation windows are clearly forecast better, of the ones that the
     training rows cover twice; without the map none."""
+    joint_memories: int | None = Field(default=None, ge=0, le=1_024)
+    """Learned memories of each of 64 heads, by which that map is told what the patch resembles, and need not be linear;
+    0 has none. If not given, 8 where the validation windows are clearly forecast better by them; without the map
+    none."""
     separation: Literal[
         "outeffhop", "sparse_outeffhop", "softmax", "gsh", "sparsemax", "clipped_softmax", "clipped_outeffhop"
     ] = "outeffhop"
@@ -188,12 +192,14 @@ class ModelConfig(Section):
         return 2 * len(self.time_features or ())
 
     @model_validator(mode="after")
-    def _periods_have_a_reader(self) -> Self:
+    def _what_the_joint_path_reads_has_one(self) -> Self:
         periods = self.time_features or ()
         if len(set(periods)) < len(periods):
             raise ValueError(f"time_features {list(periods)} must name each period once")
         if periods and self.joint_rank == 0:
             raise ValueError("time_features are for the joint path: raise joint_rank above 0, or set them to []")
+        if self.joint_memories and self.joint_rank == 0:
+            raise ValueError("joint_memories are for the joint path: raise joint_rank above 0, or set them to 0")
         return self
 
     @model_validator(mode="after")
@@ -217,6 +223,7 @@ class ModelConfig(Section):
             ("instance_norm", False),
             ("joint_rank", 0),
             ("time_features", ()),
+            ("joint_memories", 0),
             ("num_updates", 1),
             ("head", "point"),
         ):

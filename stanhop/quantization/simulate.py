@@ -7,7 +7,7 @@ the evaluation windows; here they come from the training rows.)
 What is rounded in a ``STanHopNet``, in the order it is met:
 
 - weights: of every linear map, the learned memories and values, the positions of patches;
-- activations: the standardised context, and the last patch in the units of the joint path; the embedded patches; the
+- activations: the standardised context, and what the joint path and its queries map; the embedded patches; the
   output of every linear map, GELU and LayerNorm; the scores, the weights, the read-out and the gated read-out of every
   retrieval; every residual sum, and the sum of the two retrievals across channels.
 
@@ -37,6 +37,7 @@ from torch import Tensor, nn
 from stanhop.errors import Code, ConfigError, quoted
 from stanhop.hopfield.layers import HopfieldLayer
 from stanhop.model.block import AcrossChannels, Residual
+from stanhop.model.joint_path import JointMemories
 from stanhop.model.network import STanHopNet
 from stanhop.model.patching import PatchEmbedding
 from stanhop.model.published import PublishedSTanHopNet
@@ -156,6 +157,8 @@ def _round_weights(network: nn.Module, protocol: Protocol) -> None:
             elif isinstance(module, HopfieldLayer):
                 _round_in_place(module.memory, protocol)
                 _round_in_place(module.values, protocol)
+            elif isinstance(module, JointMemories):
+                _round_in_place(module.memory, protocol)
             elif isinstance(module, PatchEmbedding | PublishedSTanHopNet | PublishedTandemBlock):
                 for own in module.parameters(recurse=False):  # positions, memories, what else is added to a patch
                     _round_in_place(own, protocol)
@@ -220,6 +223,8 @@ def _place_own_sites(network: STanHopNet, sites: _Sites) -> None:
     network.direct.register_forward_pre_hook(lambda _module, inputs: (sites.rounded(INPUT, inputs[0]),))
     if joint is not None:
         _round_input(joint.down, sites, f"joint.{INPUT}")
+        if joint.memories is not None:
+            _round_input(joint.memories.query_proj, sites, f"joint.memories.{INPUT}")
 
 
 def _place_published_sites(network: PublishedSTanHopNet, sites: _Sites) -> None:

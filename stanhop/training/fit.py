@@ -227,6 +227,8 @@ def _decisions(model: ModelConfig, asked: ModelConfig) -> Iterator[str]:
         yield f"channels say much about one another: a joint path forecasts them (model.joint_rank {model.joint_rank})"
     if asked.time_features is None and model.time_features:
         yield f"the joint path is told the time of {' and '.join(model.time_features)} (model.time_features)"
+    if asked.joint_memories is None and model.joint_memories:
+        yield f"the joint path retrieves from memories, {model.joint_memories} a head (model.joint_memories)"
 
 
 def _train(task: _Task, run: TrackedRun, checkpoint: Path | None) -> tuple[ForecastingModule, Journal]:

@@ -1,4 +1,4 @@
-"""The joint path: whether a network has one, of what it is told the time, and what it begins with.
+"""The joint path: whether a network has one, of what it is told the time, whether it has memories, what it begins as.
 
 It forecasts by the last patch of all channels what the direct path, which looks at one channel at a time, leaves. It
 begins as the best map of its rank (``reduced``) of a regression (``joint_regression.py``).
@@ -6,43 +6,55 @@ begins as the best map of its rank (``reduced``) of a regression (``joint_regres
 Where channels say much about one another, as those of the weather, it lowers the error; where they do not, it learns by
 heart what does not hold later. So unless ``model.joint_rank`` says, a network has one where the validation windows are
 clearly for the regression (``evidence.py``). Unless ``model.time_features`` says, it is told how far those periods have
-gone by which the regression forecasts the validation windows best, if it is clearly better than without.
+gone by which the regression forecasts the validation windows best, if it is clearly better than without. Unless
+``model.joint_memories`` says, it has memories if it is clearly better with them. These are asked along the directions
+that the forecast of the regression without them moves along.
 """
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 
 from torch import Tensor
 
 from stanhop.config import Period, RunConfig
-from stanhop.model.joint_path import num_joint_inputs
+from stanhop.model.joint_path import NUM_DIRECTIONS, JointMemories, num_joint_inputs
 from stanhop.model.network import STanHopNet
 from stanhop.series.datamodule import SeriesDataModule
 from stanhop.training.evidence import is_clear
-from stanhop.training.joint_regression import JointTask, Trial
+from stanhop.training.joint_regression import JointTask, Regression, Trial
 from stanhop.training.least_squares import LONGEST_CONTEXT, best_ridge, reduced
 
-RANK = 64
-"""Of a joint path that nobody asked for."""
+RANK, NUM_MEMORIES = 64, 8
+"""Of a joint path that nobody asked for, and of each of its heads."""
 LARGEST_MAP = 2**23
 """Entries of a regression up to which it is tried unasked: some 400 MB and half a minute."""
 
 
+@dataclass(frozen=True)
+class Decided:
+    """What the keys of ``model`` of the same names become: no joint path, if nothing is said."""
+
+    joint_rank: int = 0
+    time_features: tuple[Period, ...] = ()
+    joint_memories: int = 0
+
+
 def with_joint_path(config: RunConfig, datamodule: SeriesDataModule) -> RunConfig:
-    """``config`` with ``model.joint_rank`` and ``model.time_features`` decided, as far as they are not given.
+    """``config`` with ``model.joint_rank``, ``time_features`` and ``joint_memories`` decided, as far as not given.
 
     Contexts of ``datamodule`` have no other time features afterwards. The same data and configuration give the same,
     whatever was trained before.
     """
     model = config.model
-    if model.network != "stanhop" or None not in (model.joint_rank, model.time_features):
+    if model.network != "stanhop" or None not in (model.joint_rank, model.time_features, model.joint_memories):
         return config
-    rank, periods = _decided(datamodule)
-    datamodule.tell_time(periods)
-    decided = model.model_copy(update={"joint_rank": rank, "time_features": periods})
-    return config.model_copy(update={"model": decided})
+    decided = _decided(datamodule)
+    datamodule.tell_time(decided.time_features)
+    return config.model_copy(update={"model": model.model_copy(update=asdict(decided))})
 
 
 def begin_joint_path(networks: Iterable[STanHopNet], datamodule: SeriesDataModule, direct: Tensor) -> None:
@@ -53,48 +65,84 @@ def begin_joint_path(networks: Iterable[STanHopNet], datamodule: SeriesDataModul
     joint_paths = [network.joint for network in networks if network.joint is not None]
     if not joint_paths or joint_paths[0].down.in_features > LONGEST_CONTEXT:
         return
-    found = JointTask(datamodule, direct).regression([datamodule.time_features])
+    periods = datamodule.time_features
+    found = JointTask(datamodule, direct).regression([periods])
+    remembering = [joint.memories for joint in joint_paths if joint.memories is not None]
+    for memories in remembering:
+        memories.ask(_directions(found))
+    if remembering:
+        found = JointTask(datamodule, direct, copy.deepcopy(remembering[0]).double().eval()).regression([periods])
     if not found.weight.any():
         return
     for joint in joint_paths:
         joint.begin_as(*reduced(found.weight, found.moments, joint.down.out_features))
 
 
-def _decided(datamodule: SeriesDataModule) -> tuple[int, tuple[Period, ...]]:
-    """Rank of the joint path, 0 for none, and the periods that it is told."""
-    rank, given = datamodule.config.model.joint_rank, datamodule.config.model.time_features
+def _directions(found: Regression) -> Tensor:
+    """Those that its forecast moves along, the widest last; of what it is told where it forecasts nothing."""
+    down, _ = reduced(found.weight, found.moments, min(NUM_DIRECTIONS, found.weight.shape[1]))
+    return down
+
+
+def memories_of(found: Regression, datamodule: SeriesDataModule, count: int) -> JointMemories:
+    """``count`` for each head, asked along the directions of a regression without any, in float64."""
+    told = {"time_features": found.time_features, "joint_memories": count}
+    model = datamodule.config.model.model_copy(update=told)
+    memories = JointMemories(model, datamodule.num_channels).double().eval()
+    memories.ask(_directions(found))
+    return memories
+
+
+def _decided(datamodule: SeriesDataModule) -> Decided:
+    model = datamodule.config.model
+    rank, asked = model.joint_rank, Decided(model.joint_rank or 0, model.time_features or (), model.joint_memories or 0)
     if rank == 0 or (rank is None and datamodule.num_channels == 1):
-        return 0, ()
-    if given is None:
+        return Decided()
+    if model.time_features is None:
         known = datamodule.known_periods()
         datamodule.tell_time(known if _has_room(datamodule, known) else ())
     if not _has_room(datamodule, datamodule.time_features) or datamodule.num_windows("validation") < 2:
-        return (0, ()) if rank is None else (rank, given or ())
+        return Decided() if rank is None else asked
     task = JointTask(datamodule, best_ridge(datamodule))
-    periods, trial = _told_what_helps(task, given)
-    if rank is None and not _is_clearly_better(trial, task.trial_of_nothing(), datamodule):
-        return 0, ()
-    return rank or RANK, periods
+    without = _told_what_helps(task, model.time_features)
+    nothing = task.trial_of_nothing()
+    best, num_memories = _with_memories_that_help(task, without)
+    if rank is None and not _is_clearly_better(best, nothing, datamodule):
+        return Decided()
+    assert best.regression is not None
+    return Decided(rank or RANK, best.regression.time_features, num_memories)
 
 
-def _has_room(datamodule: SeriesDataModule, periods: Sequence[Period]) -> bool:
+def _has_room(datamodule: SeriesDataModule, periods: Sequence[Period], num_memories: int = 0) -> bool:
     """Whether the regressions are small enough to be tried, the joint one told ``periods``."""
     model, num_channels = datamodule.config.model, datamodule.num_channels
-    num_inputs = num_joint_inputs(num_channels, model.patch_length, 2 * len(periods))
+    num_inputs = num_joint_inputs(num_channels, model.patch_length, 2 * len(periods), num_memories)
     is_small = model.joint_rank is not None or num_inputs * num_channels * model.prediction_length <= LARGEST_MAP
     return is_small and max(num_inputs, model.context_length) <= LONGEST_CONTEXT
 
 
-def _told_what_helps(task: JointTask, given: tuple[Period, ...] | None) -> tuple[tuple[Period, ...], Trial]:
-    """The periods that are given, or those that make the regression clearly better; maybe none. What it is worth."""
+def _told_what_helps(task: JointTask, given: tuple[Period, ...] | None) -> Trial:
+    """The regression that is told the periods given, or those by which it is clearly better; maybe none."""
     if given is not None:
-        return given, task.trial([given])
+        return task.trial([given])
     told = task.datamodule.time_features
     choices = [each for size in range(len(told) + 1) for each in itertools.combinations(told, size)]
     untold, best = task.trial([()]), task.trial(choices)
-    chosen = best if _is_clearly_better(best, untold, task.datamodule) else untold
-    assert chosen.regression is not None
-    return chosen.regression.time_features, chosen
+    return best if _is_clearly_better(best, untold, task.datamodule) else untold
+
+
+def _with_memories_that_help(task: JointTask, without: Trial) -> tuple[Trial, int]:
+    """The regression with as many memories as are given, or with some if it is clearly better by them; how many."""
+    datamodule, found = task.datamodule, without.regression
+    assert found is not None
+    given = datamodule.config.model.joint_memories
+    count = NUM_MEMORIES if given is None else given
+    if not count or (given is None and not _has_room(datamodule, found.time_features, count)):
+        return without, 0
+    datamodule.tell_time(found.time_features)
+    trial = JointTask(datamodule, task.direct, memories_of(found, datamodule, count)).trial([found.time_features])
+    is_wanted = given is not None or _is_clearly_better(trial, without, datamodule)
+    return (trial, count) if is_wanted else (without, 0)
 
 
 def _is_clearly_better(found: Trial, other: Trial, datamodule: SeriesDataModule) -> bool:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from stanhop.config import Period
-from stanhop.model.joint_path import joint_inputs
+from stanhop.model.joint_path import JointMemories, joint_inputs
 from stanhop.series.datamodule import Batch, SeriesDataModule
 from stanhop.series.time_features import columns_of
 from stanhop.training.least_squares import PENALTIES, PENALTY_UNSEEN, Moments, centred, ridge_maps
@@ -70,10 +70,12 @@ class JointTask:
     Args:
         datamodule: Where the windows are; what it tells of the time may not change.
         direct: The direct path, ``(prediction_length, context_length)``.
+        memories: Of the joint path, if it has any, in float64.
     """
 
     datamodule: SeriesDataModule
     direct: Tensor
+    memories: JointMemories | None = None
 
     def rows(self, batches: Iterable[Batch]) -> Iterator[Row]:
         """One for each batch."""
@@ -83,7 +85,8 @@ class JointTask:
             contexts, targets = context.transpose(1, 2), target.transpose(1, 2)
             time = batch[0][:, -1, target.shape[-1] :].double()
             left = targets - contexts @ self.direct.double().T
-            yield joint_inputs(contexts[..., -model.patch_length :], time), left.flatten(1)
+            with torch.no_grad():
+                yield joint_inputs(contexts[..., -model.patch_length :], time, self.memories), left.flatten(1)
 
     @cached_property
     def train(self) -> Moments:
@@ -152,7 +155,9 @@ class JointTask:
         features, num_levels = columns_of(periods, told), 2 * num_channels
         by_time = patch + 2 * len(told)
         products = (by_time + feature * num_levels + level for feature in features for level in range(num_levels))
-        return torch.tensor([*range(patch), *(patch + feature for feature in features), *products])
+        first = by_time + 2 * len(told) * num_levels
+        retrieved = range(first, first + (0 if self.memories is None else self.memories.num_weights))
+        return torch.tensor([*range(patch), *(patch + feature for feature in features), *products, *retrieved])
 
 
 def _mean(halves: Sequence[Moments]) -> Moments:

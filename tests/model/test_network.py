@@ -292,8 +292,9 @@ def test_a_quantile_head_needs_levels_and_our_network() -> None:
             changed(levels=levels)
 
 
-def test_the_joint_path_starts_as_nothing_and_leaves_the_rest_as_it_was_drawn() -> None:
-    plain, joint = network(), network(changed(joint_rank=4))
+@pytest.mark.parametrize("num_memories", [0, 5])
+def test_the_joint_path_starts_as_nothing_and_leaves_the_rest_as_it_was_drawn(num_memories: int) -> None:
+    plain, joint = network(), network(changed(joint_rank=4, joint_memories=num_memories))
     scales = [weight for name, weight in plain.named_parameters() if name.endswith(".scale")]
     for name, weight in joint.state_dict().items():
         assert name.startswith("joint.") or torch.equal(plain.state_dict()[name], weight), name
@@ -344,7 +345,7 @@ def test_the_joint_path_is_told_the_time_of_the_last_step_and_what_it_makes_of_l
     torch.testing.assert_close(whole - net(series), expected)
 
 
-def test_time_features_without_a_joint_path_and_twice_the_same_are_refused() -> None:
+def test_what_a_joint_path_reads_is_refused_without_one_and_a_period_twice() -> None:
     with pytest.raises(ValueError, match="time_features are for the joint path: raise joint_rank above 0"):
         changed(time_features=("day",), joint_rank=0)
     with pytest.raises(ValueError, match="must name each period once"):
@@ -352,6 +353,10 @@ def test_time_features_without_a_joint_path_and_twice_the_same_are_refused() -> 
     published = {"network": "published_outeffhop", "instance_norm": False, "channel_embedding": False}
     with pytest.raises(ValueError, match=r"set model.time_features to \[\]"):
         changed(**published, time_features=("day",))
+    with pytest.raises(ValueError, match="joint_memories are for the joint path: raise joint_rank above 0"):
+        changed(joint_memories=3, joint_rank=0)
+    with pytest.raises(ValueError, match=r"set model\.joint_memories to 0"):
+        changed(**published, joint_memories=3)
 
 
 def test_the_joint_path_has_no_more_rank_than_inputs() -> None:

@@ -226,6 +226,7 @@ def test_a_file_of_other_shapes_or_none_is_refused(onnx) -> None:
         {"separation": "clipped_softmax", "gate": True, "mean_reversion": True},
         {"separation": "clipped_outeffhop", "num_updates": 3, "merge_size": 3, "num_levels": 3},
         {"joint_rank": 4, "time_features": ("day", "year")},
+        {"joint_rank": 4, "time_features": ("day",), "joint_memories": 3},
     ],
 )
 def test_the_plain_steps_are_the_network(make_bundle, contexts, changes) -> None:

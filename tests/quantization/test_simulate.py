@@ -11,6 +11,7 @@ from stanhop.config import ModelConfig
 from stanhop.errors import ConfigError
 from stanhop.hopfield.layers import HopfieldLayer
 from stanhop.hopfield.separation import SEPARATIONS
+from stanhop.model.joint_path import JointMemories
 from stanhop.model.network import STanHopNet
 from stanhop.quantization.rounding import Range
 from stanhop.quantization.simulate import Protocol, simulate
@@ -58,7 +59,10 @@ def test_the_network_that_is_simulated_is_not_changed(make_network, contexts) ->
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
 
 
-@pytest.mark.parametrize("changes", [{}, {"joint_rank": 3}, {"joint_rank": 3, "instance_norm": False}])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"joint_rank": 3}, {"joint_rank": 3, "instance_norm": False}, {"joint_rank": 3, "joint_memories": 2}],
+)
 def test_weights_and_activations_lie_on_their_grids(make_network, contexts, changes) -> None:
     simulated = simulate(make_network(**changes), contexts, Protocol.of("w4a3"))
     seen: dict[str, torch.Tensor] = {}
@@ -66,7 +70,7 @@ def test_weights_and_activations_lie_on_their_grids(make_network, contexts, chan
         if isinstance(module, torch.nn.Linear):
             assert len(module.weight.unique()) <= 15, name
             module.register_forward_pre_hook(lambda _m, inputs, name=name: seen.__setitem__(name, inputs[0]))
-        elif isinstance(module, HopfieldLayer):
+        elif isinstance(module, HopfieldLayer | JointMemories):
             assert len(module.memory.unique()) <= 15
     simulated(contexts[0])
     of_memories = {name for name in seen if name.endswith(("memory_proj", "values_proj")) and "learned" in name}
@@ -82,8 +86,11 @@ def test_scores_weights_read_outs_and_gates_have_ranges_of_their_own(make_networ
     assert 0 < ranges["encoder.0.0.0.change.weights"].high <= 1
     assert "input" in ranges
     assert not any(name.startswith("direct") or name == "read_outs.0.3" for name in ranges), "their sum is the forecast"
-    joint = {name for name in simulate(make_network(joint_rank=3), contexts, Protocol()).ranges if "joint" in name}
-    assert joint == {"joint.input", "joint.down"}
+    of_joint = {"joint.input", "joint.down"}
+    of_memories = {"joint.memories.input", "joint.memories.query_proj"}
+    for num_memories, expected in ((0, of_joint), (2, of_joint | of_memories)):
+        network = make_network(joint_rank=3, joint_memories=num_memories)
+        assert {name for name in simulate(network, contexts, Protocol()).ranges if "joint" in name} == expected
 
 
 def test_ranges_come_from_the_calibration_windows_alone(make_network, contexts) -> None:

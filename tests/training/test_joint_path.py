@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from stanhop.config import RunConfig
 from stanhop.errors import StoppedError
 from stanhop.forecasting.bundle import load_bundle
 from stanhop.forecasting.forecaster import Forecaster
+from stanhop.model.joint_path import NUM_DIRECTIONS, num_joint_inputs
 from stanhop.model.network import STanHopNet
 from stanhop.series.datamodule import SeriesDataModule
 from stanhop.series.frame import Series, SeriesSet
@@ -22,9 +24,9 @@ from stanhop.series.windows import borders
 from stanhop.training import joint_path
 from stanhop.training.fit import FitResult, fit
 from stanhop.training.in_memory import fit_in_memory
-from stanhop.training.joint_path import RANK, with_joint_path
-from stanhop.training.joint_regression import JointTask
-from stanhop.training.least_squares import PENALTIES, ridge_maps
+from stanhop.training.joint_path import NUM_MEMORIES, RANK, with_joint_path
+from stanhop.training.joint_regression import JointTask, Trial
+from stanhop.training.least_squares import PENALTIES, best_ridge, ridge_maps
 from stanhop.training.lightning_module import ForecastingModule
 from stanhop.training.start import begin
 
@@ -57,6 +59,16 @@ def clockwork(data: SeriesSet) -> SeriesSet:
     first = random.normal(size=len(times))
     cosine = np.cos(2 * np.pi * times.hour / 24)
     second = np.roll(first * cosine, 1) + 0.3 * random.normal(size=len(times))
+    return SeriesSet.of((Series("", times, np.stack([first, second], axis=1), one.channels[:2]),), data.layout)
+
+
+@pytest.fixture
+def bent(data: SeriesSet) -> SeriesSet:
+    """The second channel is the first one's last value where that is above 0, and noise; the first is noise."""
+    (one,) = data.series
+    random, times = np.random.default_rng(8), pd.date_range("2022-01-01", periods=1600, freq="h", unit="us")
+    first = random.normal(size=len(times))
+    second = np.roll(first, 1).clip(min=0) + 0.1 * random.normal(size=len(times))
     return SeriesSet.of((Series("", times, np.stack([first, second], axis=1), one.channels[:2]),), data.layout)
 
 
@@ -98,7 +110,7 @@ def test_what_holds_in_half_of_the_validation_rows_alone_is_not_clear(
 
 @pytest.mark.parametrize("asked", [0, 3])
 def test_what_the_configuration_says_is_not_decided(asked: int, undecided: RunConfig, followers: SeriesSet) -> None:
-    model = undecided.model.model_copy(update={"joint_rank": asked, "time_features": ()})
+    model = undecided.model.model_copy(update={"joint_rank": asked, "time_features": (), "joint_memories": 0})
     config = undecided.model_copy(update={"model": model})
     assert with_joint_path(config, SeriesDataModule(followers, config)) is config
 
@@ -202,6 +214,120 @@ def test_the_model_forecasts_by_the_clock(
         times = pd.date_range(end=last, periods=len(values), freq="h", unit="us")
         steps.append(Forecaster(bundle, device="cpu").forecast(Series("", times, values, one.channels)).values[0, 1])
     assert np.corrcoef(steps, np.cos(2 * np.pi * np.arange(24) / 24))[0, 1] > 0.9
+
+
+def test_a_path_has_memories_where_one_channel_bends_with_another(
+    undecided: RunConfig, bent: SeriesSet, followers: SeriesSet
+) -> None:
+    for rank in (None, 3):
+        config = asking(undecided, joint_rank=rank)
+        model = with_joint_path(config, SeriesDataModule(bent, config)).model
+        assert (model.joint_rank, model.joint_memories) == (rank or RANK, NUM_MEMORIES)
+    straight = with_joint_path(undecided, SeriesDataModule(followers, undecided)).model
+    assert (straight.joint_rank, straight.joint_memories) == (RANK, 0)
+
+
+def test_there_are_no_more_memories_than_the_windows_are_clearly_for_or_than_are_asked_for(
+    undecided: RunConfig, bent: SeriesSet, followers: SeriesSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def memories(config: RunConfig, series_set: SeriesSet) -> int | None:
+        return with_joint_path(config, SeriesDataModule(series_set, config)).model.joint_memories
+
+    assert memories(asking(undecided, joint_memories=0), bent) == 0
+    assert memories(asking(undecided, joint_memories=3), followers) == 3
+    assert memories(asking(undecided, joint_rank=0), bent) == 0
+    split = undecided.data.split.model_copy(update={"train": 0.9, "validation": 0.01, "test": 0.01})
+    for asked in (None, 3):  # without windows to judge by
+        blind = asking(undecided, joint_rank=3, joint_memories=asked)
+        datamodule = SeriesDataModule(followers, blind, borders_of=lambda one: borders(len(one), split))
+        assert with_joint_path(blind, datamodule).model.joint_memories == (asked or 0)
+    monkeypatch.setattr(joint_path, "is_clear", lambda *_, **__: False)
+    assert memories(asking(undecided, joint_rank=3), bent) == 0
+
+
+def test_a_path_that_only_memories_make_worth_it_is_had(
+    undecided: RunConfig, bent: SeriesSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = JointTask.trial_of_nothing
+
+    def little_worse(task: JointTask) -> Trial:
+        """What the direct path is worth, if the regression without memories were no better."""
+        straight = task.trial([()])
+        return replace(nothing(task), errors=straight.errors)
+
+    monkeypatch.setattr(JointTask, "trial_of_nothing", little_worse)
+    config = asking(undecided, time_features=())
+    assert rank(asking(config, joint_memories=0), bent) == 0
+    assert rank(config, bent) == RANK
+
+
+def test_too_many_inputs_with_memories_are_tried_without(
+    undecided: RunConfig, bent: SeriesSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = asking(undecided, joint_rank=3, time_features=())
+    inputs = num_joint_inputs(2, config.model.patch_length, 0, NUM_MEMORIES)
+    monkeypatch.setattr(joint_path, "LONGEST_CONTEXT", inputs)
+    assert with_joint_path(config, SeriesDataModule(bent, config)).model.joint_memories == NUM_MEMORIES
+    monkeypatch.setattr(joint_path, "LONGEST_CONTEXT", inputs - 1)
+    assert with_joint_path(config, SeriesDataModule(bent, config)).model.joint_memories == 0
+
+
+def test_memories_are_asked_along_what_the_forecast_without_them_moves_along(
+    undecided: RunConfig, bent: SeriesSet
+) -> None:
+    config = asking(undecided, joint_rank=3, time_features=(), joint_memories=3)
+    datamodule = SeriesDataModule(bent, config)
+    module = ForecastingModule(config, bent.channels)
+    begin(module, datamodule)
+    straight = JointTask(datamodule, best_ridge(datamodule)).regression([()])
+    for network in (module.network, module.trained_network):
+        assert isinstance(network, STanHopNet)
+        assert network.joint is not None
+        assert network.joint.memories is not None
+        asked = network.joint.memories.query_proj.weight.double()
+        assert not network.joint.memories.query_proj.bias.any()
+        # uncorrelated, each with a mean square of 1
+        torch.testing.assert_close(
+            asked @ straight.moments.contexts @ asked.T, torch.eye(NUM_DIRECTIONS).double(), atol=1e-3, rtol=0
+        )
+        # the forecast, but for what is narrower than them all, is a map of them
+        kept = torch.linalg.lstsq(asked.T, straight.weight.T).solution
+        left = straight.weight - (asked.T @ kept).T
+        lost, all_of_it = (
+            float((weight @ straight.moments.contexts * weight).sum()) for weight in (left, straight.weight)
+        )
+        assert lost < 0.05 * all_of_it
+
+
+@pytest.mark.parametrize("norm", [True, False])
+def test_a_path_with_memories_begins_as_the_regression_and_forecasts_what_bends(
+    norm: bool, undecided: RunConfig, bent: SeriesSet
+) -> None:
+    def error(num_memories: int) -> float:
+        config = asking(undecided, joint_rank=64, time_features=(), joint_memories=num_memories, instance_norm=norm)
+        datamodule = SeriesDataModule(bent, config)
+        module = ForecastingModule(config, bent.channels)
+        begin(module, datamodule)
+        network, errors = module.network.eval(), []
+        for context, target in datamodule.test_dataloader():
+            with torch.no_grad():
+                errors.append((network(context) - target)[:, 0, 1].square())
+        return float(torch.cat(errors).mean())
+
+    assert error(NUM_MEMORIES) < 0.75 * error(0)
+
+
+def test_a_run_says_that_there_are_memories_and_its_model_has_them(
+    undecided: RunConfig, bent: SeriesSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = fit(undecided, run_path=tmp_path / "run", series_set=bent, progress=True)
+    said = f"the joint path retrieves from memories, {NUM_MEMORIES} a head (model.joint_memories)"
+    assert said in capsys.readouterr().err
+    model = load_bundle(result.model_path)
+    assert model.config.model.joint_memories == NUM_MEMORIES
+    assert isinstance(model.network, STanHopNet)
+    assert model.network.get_parameter("joint.memories.memory").shape[1] == NUM_MEMORIES
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["model"]["joint_memories"] is None
 
 
 def test_what_a_regression_is_worth_is_told_by_windows_that_did_not_choose_it(

@@ -54,7 +54,15 @@ def ridge_of(config: RunConfig, data: SeriesSet) -> Tensor:
 
 @pytest.mark.parametrize("share", [0.0, 0.35, 1.0])
 @pytest.mark.parametrize(
-    "model", [{}, {"joint_rank": 2}, {"instance_norm": False}, {"head": "quantile"}, {"mean_reversion": True}]
+    "model",
+    [
+        {},
+        {"joint_rank": 2},
+        {"joint_rank": 2, "joint_memories": 3},
+        {"instance_norm": False},
+        {"head": "quantile"},
+        {"mean_reversion": True},
+    ],
 )
 def test_a_shrunk_network_forecasts_the_combination(config: RunConfig, share: float, model: dict[str, object]) -> None:
     network = opened(config, **model).double()
