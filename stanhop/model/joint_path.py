@@ -5,6 +5,8 @@ It maps the patch, what it is told of the time and, where it has memories, what 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -100,16 +102,22 @@ class JointMemories(nn.Module):
     Recht 2008, Advances in Neural Information Processing Systems 20.
     """
 
+    usual: Tensor
+
     def __init__(self, config: ModelConfig, num_channels: int) -> None:
         super().__init__()
         self.dropout = config.dropout
-        num_inputs = num_joint_inputs(num_channels, config.patch_length, config.num_time_features)
+        first, num_time_features = num_channels * config.patch_length, config.num_time_features
+        self._time = slice(first, first + num_time_features)
+        num_inputs = num_joint_inputs(num_channels, config.patch_length, num_time_features)
         self.query_proj = nn.Linear(num_inputs, NUM_DIRECTIONS)
-        size = (NUM_HEADS, config.joint_memories or 0, NUM_DIRECTIONS + config.num_time_features)
+        num_memories = config.joint_memories or 0
+        size = (NUM_HEADS, num_memories, NUM_DIRECTIONS + num_time_features)
         self.memory = nn.Parameter(SPREAD * torch.randn(size, generator=torch.Generator().manual_seed(SEED)))
+        self.register_buffer("usual", torch.full((self.num_shares,), 1 / (num_memories + 1)))
 
     @property
-    def num_weights(self) -> int:
+    def num_shares(self) -> int:
         """How many ``forward`` gives for a window."""
         return self.memory.shape[:2].numel()
 
@@ -120,20 +128,34 @@ class JointMemories(nn.Module):
         nn.init.zeros_(self.query_proj.bias)
         self.query_proj.weight[: len(directions)].copy_(directions)
 
-    def forward(self, inputs: Tensor, time: Tensor) -> Tensor:
-        """The share of each memory in what its head reads out; in training some are dropped.
+    @torch.no_grad()
+    def expect(self, windows: Iterable[Tensor]) -> None:
+        """Have the shares that are usual be their mean over ``windows``, inputs of ``forward``, some at a time."""
+        total, count = torch.zeros_like(self.usual), 0
+        for inputs in windows:
+            total += self._shares(inputs).sum(dim=0)
+            count += len(inputs)
+        self.usual.copy_(total / count)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """By how much the share of each memory in what its head reads out is above the usual; in training some are 0.
+
+        All shares are above 0, so that each step of training would move what they have in common, which is a constant,
+        hundreds of times as far as any one of them.
 
         Args:
             inputs: What ``joint_inputs`` gives without memories, ``(batch, inputs)``.
-            time: ``(batch, time features)``.
 
         Returns:
             ``(batch, heads * memories)``.
         """
-        query = torch.cat([self.query_proj(inputs), WEIGHT_OF_TIME * time], dim=1)
+        return functional.dropout(self._shares(inputs) - self.usual, self.dropout, self.training)
+
+    def _shares(self, inputs: Tensor) -> Tensor:
+        query = torch.cat([self.query_proj(inputs), WEIGHT_OF_TIME * inputs[:, self._time]], dim=1)
         of_heads = query.expand(NUM_HEADS, *query.shape)
         weights = retrieval_weights(of_heads, self.memory, alpha=1.0, no_op=True)  # (heads, batch, memories)
-        return functional.dropout(weights.transpose(0, 1).flatten(1), self.dropout, self.training)
+        return weights.transpose(0, 1).flatten(1)
 
 
 def joint_inputs(recent: Tensor, time: Tensor, memories: JointMemories | None = None) -> Tensor:
@@ -153,7 +175,7 @@ def joint_inputs(recent: Tensor, time: Tensor, memories: JointMemories | None = 
         levels = torch.cat([recent[..., -1], recent.mean(dim=-1)], dim=1)
         by_time = time.unsqueeze(2) * levels.unsqueeze(1)  # (batch, time features, levels)
         inputs = torch.cat([inputs, time, by_time.flatten(1)], dim=1)
-    return inputs if memories is None else torch.cat([inputs, memories(inputs, time)], dim=1)
+    return inputs if memories is None else torch.cat([inputs, memories(inputs)], dim=1)
 
 
 def num_joint_inputs(num_channels: int, num_steps: int, num_time_features: int, num_memories: int = 0) -> int:

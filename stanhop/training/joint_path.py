@@ -13,7 +13,6 @@ that the forecast of the regression without them moves along.
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -66,30 +65,35 @@ def begin_joint_path(networks: Iterable[STanHopNet], datamodule: SeriesDataModul
     if not joint_paths or joint_paths[0].down.in_features > LONGEST_CONTEXT:
         return
     periods = datamodule.time_features
-    found = JointTask(datamodule, direct).regression([periods])
+    task = JointTask(datamodule, direct)
+    found = task.regression([periods])
     remembering = [joint.memories for joint in joint_paths if joint.memories is not None]
-    for memories in remembering:
-        memories.ask(_directions(found))
     if remembering:
-        found = JointTask(datamodule, direct, copy.deepcopy(remembering[0]).double().eval()).regression([periods])
+        memories = memories_of(task, found, remembering[0].memory.shape[1])
+        for each in remembering:
+            each.load_state_dict(memories.state_dict())
+        found = JointTask(datamodule, direct, memories).regression([periods])
     if not found.weight.any():
         return
     for joint in joint_paths:
         joint.begin_as(*reduced(found.weight, found.moments, joint.down.out_features))
 
 
-def _directions(found: Regression) -> Tensor:
-    """Those that its forecast moves along, the widest last; of what it is told where it forecasts nothing."""
-    down, _ = reduced(found.weight, found.moments, min(NUM_DIRECTIONS, found.weight.shape[1]))
-    return down
+def memories_of(task: JointTask, found: Regression, count: int) -> JointMemories:
+    """Memories for a joint path that begins as ``found`` without any, in float64.
 
-
-def memories_of(found: Regression, datamodule: SeriesDataModule, count: int) -> JointMemories:
-    """``count`` for each head, asked along the directions of a regression without any, in float64."""
-    told = {"time_features": found.time_features, "joint_memories": count}
-    model = datamodule.config.model.model_copy(update=told)
-    memories = JointMemories(model, datamodule.num_channels).double().eval()
-    memories.ask(_directions(found))
+    Args:
+        task: Of a path that is told the time as that regression is.
+        found: Along whose directions, those that its forecast moves along, memories are asked.
+        count: Of each head.
+    """
+    model = task.datamodule.config.model
+    model = model.model_copy(update={"time_features": found.time_features, "joint_memories": count})
+    memories = JointMemories(model, task.datamodule.num_channels).double().eval()
+    directions, _ = reduced(found.weight, found.moments, min(NUM_DIRECTIONS, found.weight.shape[1]))
+    memories.ask(directions)
+    windows, _ = task.datamodule.ordered_train_windows()
+    memories.expect(inputs for inputs, _ in task.rows(windows))
     return memories
 
 
@@ -140,7 +144,8 @@ def _with_memories_that_help(task: JointTask, without: Trial) -> tuple[Trial, in
     if not count or (given is None and not _has_room(datamodule, found.time_features, count)):
         return without, 0
     datamodule.tell_time(found.time_features)
-    trial = JointTask(datamodule, task.direct, memories_of(found, datamodule, count)).trial([found.time_features])
+    memories = memories_of(JointTask(datamodule, task.direct), found, count)
+    trial = JointTask(datamodule, task.direct, memories).trial([found.time_features])
     is_wanted = given is not None or _is_clearly_better(trial, without, datamodule)
     return (trial, count) if is_wanted else (without, 0)
 

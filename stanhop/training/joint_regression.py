@@ -156,7 +156,7 @@ class JointTask:
         by_time = patch + 2 * len(told)
         products = (by_time + feature * num_levels + level for feature in features for level in range(num_levels))
         first = by_time + 2 * len(told) * num_levels
-        retrieved = range(first, first + (0 if self.memories is None else self.memories.num_weights))
+        retrieved = range(first, first + (0 if self.memories is None else self.memories.num_shares))
         return torch.tensor([*range(patch), *(patch + feature for feature in features), *products, *retrieved])
 
 

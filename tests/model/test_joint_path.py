@@ -38,21 +38,30 @@ def memories_of(config: ModelConfig) -> JointMemories:
     return memories
 
 
+def plain_inputs(rows: int, config: ModelConfig) -> Tensor:
+    return joint_inputs(drawn(rows, CHANNELS, STEPS), drawn(rows, config.num_time_features, seed=2))
+
+
 @pytest.mark.parametrize("periods", [(), ("day",), ("day", "year")])
 def test_each_head_retrieves_by_softmax_1_what_directions_and_time_are_like(periods: tuple[str, ...]) -> None:
     config = sizes(time_features=periods)
-    memories = memories_of(config)
-    recent, time = drawn(7, CHANNELS, STEPS), drawn(7, config.num_time_features, seed=2)
-    inputs = joint_inputs(recent, time)
-    found = memories(inputs, time).detach().unflatten(1, (NUM_HEADS, MEMORIES))
+    memories, time = memories_of(config), drawn(7, config.num_time_features, seed=2)
+    inputs = joint_inputs(drawn(7, CHANNELS, STEPS), time)
+    found = memories(inputs).detach().unflatten(1, (NUM_HEADS, MEMORIES))
     for row in range(7):
         query = torch.cat([memories.query_proj.weight.detach() @ inputs[row], WEIGHT_OF_TIME * time[row]])
         for head in range(NUM_HEADS):
-            scores = [
-                math.exp(float(query @ memory) / math.sqrt(len(query))) for memory in memories.memory.detach()[head]
-            ]
-            expected = torch.tensor(scores, dtype=torch.float64) / (1 + sum(scores))
-            torch.testing.assert_close(found[row, head], expected)
+            of_head = memories.memory.detach()[head]
+            scores = [math.exp(float(query @ memory) / math.sqrt(len(query))) for memory in of_head]
+            shares = torch.tensor(scores, dtype=torch.float64) / (1 + sum(scores))
+            torch.testing.assert_close(found[row, head], shares - 1 / (MEMORIES + 1))
+
+
+def test_shares_are_told_against_their_mean_over_the_windows_that_are_usual() -> None:
+    memories, inputs = memories_of(sizes()), plain_inputs(9, sizes())
+    before = memories(inputs)
+    memories.expect(inputs.split([4, 2, 3]))
+    torch.testing.assert_close(memories(inputs), before - before.mean(dim=0))
 
 
 def test_a_query_that_is_against_all_memories_retrieves_nothing() -> None:
@@ -60,8 +69,8 @@ def test_a_query_that_is_against_all_memories_retrieves_nothing() -> None:
     with torch.no_grad():
         memories.memory.abs_()
         memories.query_proj.bias.fill_(-1e4)
-        inputs = joint_inputs(drawn(2, CHANNELS, STEPS), drawn(2, 2))
-        assert not memories(inputs, drawn(2, 2)).any()
+        memories.usual.zero_()
+        assert not memories(plain_inputs(2, sizes())).any()
 
 
 def test_memories_are_the_same_whatever_the_seed_of_a_training_and_take_nothing_from_it() -> None:
@@ -87,14 +96,13 @@ def test_fewer_directions_than_there_is_room_for_leave_the_others_out() -> None:
     assert not memories.query_proj.bias.any()
 
 
-def test_some_weights_are_dropped_in_training_and_none_in_use() -> None:
-    memories = memories_of(sizes(dropout=0.25))
-    time = drawn(50, 2)
-    inputs = joint_inputs(drawn(50, CHANNELS, STEPS), time)
-    whole = memories(inputs, time)
-    assert (whole > 0).all()
+def test_some_shares_are_dropped_in_training_and_none_in_use() -> None:
+    config = sizes(dropout=0.25)
+    memories, inputs = memories_of(config), plain_inputs(50, config)
+    whole = memories(inputs)
+    assert whole.all()
     torch.manual_seed(0)
-    some = memories.train()(inputs, time)
+    some = memories.train()(inputs)
     kept = some != 0
     assert float(kept.double().mean()) == pytest.approx(0.75, abs=0.02)
     torch.testing.assert_close(some[kept], whole[kept] / 0.75)
@@ -109,7 +117,7 @@ def test_what_is_retrieved_is_mapped_behind_the_rest(periods: tuple[str, ...]) -
     assert inputs.shape[1] == num_joint_inputs(CHANNELS, STEPS, config.num_time_features, MEMORIES)
     plain = joint_inputs(recent, time)
     torch.testing.assert_close(inputs[:, : plain.shape[1]], plain)
-    torch.testing.assert_close(inputs[:, plain.shape[1] :], memories(plain, time))
+    torch.testing.assert_close(inputs[:, plain.shape[1] :], memories(plain))
 
 
 @pytest.mark.parametrize("unit", [False, True])

@@ -279,13 +279,15 @@ def test_memories_are_asked_along_what_the_forecast_without_them_moves_along(
     datamodule = SeriesDataModule(bent, config)
     module = ForecastingModule(config, bent.channels)
     begin(module, datamodule)
-    straight = JointTask(datamodule, best_ridge(datamodule)).regression([()])
+    task = JointTask(datamodule, best_ridge(datamodule))
+    straight = task.regression([()])
     for network in (module.network, module.trained_network):
         assert isinstance(network, STanHopNet)
         assert network.joint is not None
         assert network.joint.memories is not None
-        asked = network.joint.memories.query_proj.weight.double()
-        assert not network.joint.memories.query_proj.bias.any()
+        memories = network.joint.memories.eval().requires_grad_(False)
+        asked = memories.query_proj.weight.double()
+        assert not memories.query_proj.bias.any()
         # uncorrelated, each with a mean square of 1
         torch.testing.assert_close(
             asked @ straight.moments.contexts @ asked.T, torch.eye(NUM_DIRECTIONS).double(), atol=1e-3, rtol=0
@@ -297,6 +299,9 @@ def test_memories_are_asked_along_what_the_forecast_without_them_moves_along(
             float((weight @ straight.moments.contexts * weight).sum()) for weight in (left, straight.weight)
         )
         assert lost < 0.05 * all_of_it
+        windows, _ = datamodule.ordered_train_windows()
+        told = torch.cat([memories(inputs.float()) for inputs, _ in task.rows(windows)])
+        torch.testing.assert_close(told.mean(dim=0), torch.zeros(told.shape[1]), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("norm", [True, False])
