@@ -20,7 +20,8 @@ LARGEST_DIFFERENCE = 1e-6
 
 def test_models_of_earlier_releases_forecast_what_they_did(tmp_path: Path, record: Callable[..., None]) -> None:
     read = [folder for folder in MODELS if folder.name != "onnx" or find_spec("onnxruntime")]
-    assert {folder.name for folder in read} >= {"dated", "float", "int8", "intervals", "reverting", "seasonal"}
+    formats = {"dated", "float", "int8", "intervals", "remembering", "reverting", "seasonal"}
+    assert {folder.name for folder in read} >= formats
     largest = 0.0
     for number, folder in enumerate(read):
         levels = golden.levels_of(load_bundle(folder / golden.MODEL))

@@ -46,6 +46,7 @@ def bundles(folder: Path) -> Iterator[tuple[str, Bundle]]:
     yield "int8", quantize_bundle(plain, Quantization("w8a8", "dynamic"))
     yield "intervals", dataclasses.replace(plain, intervals=intervals)
     yield "onnx", onnx_bundle(static)
+    yield "remembering", remembering(plain)
     yield "reverting", reverting(plain)
     waves = np.linspace(-1, 1, 2 * 2 * len(HARMONICS)).reshape(-1, 2)
     scaler = dataclasses.replace(plain.scalers[""], profile=SeasonalProfile(HARMONICS, waves))
@@ -54,7 +55,17 @@ def bundles(folder: Path) -> Iterator[tuple[str, Bundle]]:
 
 def dated(plain: Bundle) -> Bundle:
     """``plain``, but that it is told the time."""
-    model = plain.config.model.model_copy(update={"joint_rank": 3, "time_features": ("day", "year")})
+    return joint(plain, {"time_features": ("day", "year")})
+
+
+def remembering(plain: Bundle) -> Bundle:
+    """``plain``, but that it is told the time and has memories."""
+    return joint(plain, {"time_features": ("day",), "joint_memories": 3})
+
+
+def joint(plain: Bundle, changes: dict[str, object]) -> Bundle:
+    """``plain`` with a joint path that ``changes`` describe."""
+    model = plain.config.model.model_copy(update={"joint_rank": 3, **changes})
     torch.manual_seed(7)
     network = STanHopNet(model, plain.num_channels)
     network.load_state_dict(plain.network.state_dict(), strict=False)
