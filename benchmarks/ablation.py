@@ -40,6 +40,7 @@ from stanhop.training.once import fit_once
 
 RESULTS = Path(__file__).parent / "results"
 UNTOLD: dict[str, Any] = {"model.time_features": []}
+WITHOUT_MEMORIES: dict[str, Any] = {"model.joint_memories": 0}
 
 
 class Nothing(nn.Module):
@@ -135,11 +136,15 @@ def variants_of(config: RunConfig) -> list[Variant]:
             if each != train.start
         ],
         *[
-            Variant(f"rank {rank} of the joint path", {"model.joint_rank": rank} | ({} if rank else UNTOLD))
+            Variant(
+                f"rank {rank} of the joint path",
+                {"model.joint_rank": rank} | ({} if rank else UNTOLD | WITHOUT_MEMORIES),
+            )
             for rank in (0, 64)
             if rank != model.joint_rank
         ],
         *([Variant("without time features", UNTOLD)] if model.joint_rank else []),
+        *([Variant("without memories of the joint path", WITHOUT_MEMORIES)] if model.joint_rank else []),
         _switched("instance norm", "model.instance_norm", model.instance_norm),
         *([_switched("mean reversion", "model.mean_reversion", model.mean_reversion)] if model.instance_norm else []),
         _switched("seasonal profile", "model.seasonal_profile", model.seasonal_profile),
