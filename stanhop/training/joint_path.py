@@ -143,7 +143,7 @@ def _with_memories_that_help(task: JointTask, without: Trial) -> tuple[Trial, in
     count = NUM_MEMORIES if given is None else given
     if not count or (given is None and not _has_room(datamodule, found.time_features, count)):
         return without, 0
-    datamodule.tell_time(found.time_features)
+    datamodule.tell_time(found.time_features)  # what memories read is laid out by it; ``task`` is over
     memories = memories_of(JointTask(datamodule, task.direct), found, count)
     trial = JointTask(datamodule, task.direct, memories).trial([found.time_features])
     is_wanted = given is not None or _is_clearly_better(trial, without, datamodule)
