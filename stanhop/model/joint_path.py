@@ -91,7 +91,8 @@ class JointMemories(nn.Module):
     A query is a few directions of the patch and the time; all heads ask the same, each of memories of its own. A query
     that is like none of them retrieves nothing, and the rest of the path forecasts it. The values that a head reads out
     are columns of the map behind it, which begin in closed form like the others; so do the directions, as those that
-    the forecast of a path without memories moves along (``training/joint_path.py``).
+    the forecast of a path without memories moves along (``training/joint_path.py``). Before that, queries are the time
+    alone. Nothing in it takes a number of the generator that a training draws from.
 
     Args:
         config: How many memories a head has, the length of a patch, what is told of the time, and the share of the
@@ -110,7 +111,8 @@ class JointMemories(nn.Module):
         first, num_time_features = num_channels * config.patch_length, config.num_time_features
         self._time = slice(first, first + num_time_features)
         num_inputs = num_joint_inputs(num_channels, config.patch_length, num_time_features)
-        self.query_proj = nn.Linear(num_inputs, NUM_DIRECTIONS)
+        self.query_proj = nn.utils.skip_init(nn.Linear, num_inputs, NUM_DIRECTIONS)
+        self.ask(torch.empty(0, num_inputs))
         num_memories = config.joint_memories or 0
         size = (NUM_HEADS, num_memories, NUM_DIRECTIONS + num_time_features)
         self.memory = nn.Parameter(SPREAD * torch.randn(size, generator=torch.Generator().manual_seed(SEED)))

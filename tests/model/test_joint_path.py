@@ -82,6 +82,9 @@ def test_memories_are_the_same_whatever_the_seed_of_a_training_and_take_nothing_
     assert other.memories is not None
     assert torch.equal(one.memories.memory, other.memories.memory)
     assert not torch.equal(one.down.weight, other.down.weight)
+    state = torch.get_rng_state()
+    JointMemories(sizes(), CHANNELS)
+    assert torch.equal(torch.get_rng_state(), state)
     assert float(one.memories.memory.detach().std()) == pytest.approx(SPREAD, rel=0.1)
     heads = one.memories.memory.detach().flatten(1)
     assert len(heads.unique(dim=0)) == NUM_HEADS
