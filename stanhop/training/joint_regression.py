@@ -85,8 +85,9 @@ class JointTask:
             contexts, targets = context.transpose(1, 2), target.transpose(1, 2)
             time = batch[0][:, -1, target.shape[-1] :].double()
             left = targets - contexts @ self.direct.double().T
-            with torch.no_grad():
-                yield joint_inputs(contexts[..., -model.patch_length :], time, self.memories), left.flatten(1)
+            with torch.no_grad():  # not around the yield: who asks for rows may want gradients
+                inputs = joint_inputs(contexts[..., -model.patch_length :], time, self.memories)
+            yield inputs, left.flatten(1)
 
     @cached_property
     def train(self) -> Moments:
