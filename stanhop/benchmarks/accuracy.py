@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from stanhop.benchmarks.baselines import Baseline, baseline_settings, measure_baseline
+from stanhop.benchmarks.baselines import Baseline, baseline_settings, measure_baseline, season_note
 from stanhop.benchmarks.literature import published
 from stanhop.benchmarks.measurement import Measurement, WholeBatches, keep, kept
 from stanhop.benchmarks.network_figures import Outliers, StepTimes, outliers_of, time_steps
 from stanhop.benchmarks.parent import parent_run
 from stanhop.benchmarks.table import rows_of, to_markdown
 from stanhop.config import RunConfig, TrackingConfig
-from stanhop.errors import Code, ConfigError, DataError, OutputError, quoted
+from stanhop.errors import Code, ConfigError, DataError, OutputError
 from stanhop.forecasting.bundle import bundle_digest, load_bundle
 from stanhop.forecasting.window_errors import WindowErrors
 from stanhop.series.datamodule import SeriesDataModule
@@ -100,6 +100,8 @@ def run_grid(
         data_sets = {cell.config.data.source: load_series(cell.config.data) for cell in cells}
         trained = cells if trains_networks else ()
         _try_windows(trained, data_sets)
+        if baselines:
+            _try_single(data_sets)
         measured: list[Measurement] = []
         for cell in trained:
             measured.append(grid.train(cell, data_sets[cell.config.data.source]))
@@ -193,10 +195,7 @@ class _Grid:
     def measure(self, baseline: Baseline, cell: Cell, seed: int | None, series_set: SeriesSet) -> Measurement:
         """Measure ``baseline`` on the data set and horizon of ``cell``."""
         config = cell.config
-        (series, *others) = series_set.series
-        if others:
-            problem = f"{quoted(config.data.source)} holds {len(series_set.series)} series; the baselines take one"
-            raise DataError(Code.DATASET, problem, fix="leave them out with --baselines none")
+        (series,) = series_set.series
         name = "-".join([cell.task, baseline.name, *([] if seed is None else [str(seed)])])
         path = self.folder / BASELINE_FOLDER / f"{name}.json"
         settings = baseline_settings(
@@ -210,7 +209,8 @@ class _Grid:
         known = kept(path, Measurement)
         if known is not None and known.settings == settings:
             return known
-        self.report(f"{name}: measuring")
+        note = "" if baseline.is_trained else season_note(settings["season"], series.frequency)
+        self.report(f"{name}: measuring{note}")
         tags = {"stanhop.dataset": Path(config.data.source).name, "stanhop.baseline": baseline.name}
         with closing(start_run(self.store, name=name, tags=tags, parent_run_id=self.parent.run_id)) as run:
             measurement = measure_baseline(
@@ -235,6 +235,14 @@ def _try_windows(cells: Sequence[Cell], data_sets: Mapping[str, SeriesSet]) -> N
             SeriesDataModule(data_sets[source], cell.config)
         except DataError as error:
             raise DataError(error.code, error.problem, fix=error.fix, file=error.file or source) from error
+
+
+def _try_single(data_sets: Mapping[str, SeriesSet]) -> None:
+    """Refuse, before the first training, a data set of several series, since the baselines take one."""
+    for source, series_set in data_sets.items():
+        if len(series_set.series) > 1:
+            problem = f"holds {len(series_set.series)} series; the baselines take one"
+            raise DataError(Code.DATASET, problem, fix="leave them out with --baselines none", file=source)
 
 
 def _in_whole_batches(config: RunConfig, path: Path) -> tuple[WholeBatches, ...]:

@@ -22,13 +22,20 @@ from pydantic import ValidationError
 from pytorch_lightning.utilities.seed import isolate_rng
 
 from stanhop.benchmarks.backtest_scores import scores_of
-from stanhop.benchmarks.baselines import Baseline, Sizes, context_length_of, prepared, quiet_sktime
+from stanhop.benchmarks.baselines import (
+    Baseline,
+    Sizes,
+    context_length_of,
+    prepared,
+    quiet_sktime,
+    season_note,
+    season_of,
+)
 from stanhop.benchmarks.folds import Fold, plan_folds
 from stanhop.benchmarks.parent import parent_run
 from stanhop.config import RunConfig, Section, flatten
 from stanhop.errors import Code, DataError, OutputError, quoted
 from stanhop.forecasting.bundle import load_bundle
-from stanhop.forecasting.calendar import season_length
 from stanhop.forecasting.forecaster import Forecaster
 from stanhop.forecasting.rolling import roll
 from stanhop.series.frame import Series, SeriesSet
@@ -298,16 +305,18 @@ def _of_baseline(
     baseline: Baseline, task: BacktestTask, series_set: SeriesSet, folds: Sequence[Fold], *, report: Report
 ) -> Forecasts:
     path = task.folder / BASELINES / f"{baseline.name}.json"
+    season = season_of(baseline, series_set.frequency, num_rows=folds[0].origins.start)
     settings = {
         "data_sha256": series_set.fingerprint,
         "origins": [[fold.origins.start, fold.origins.stop, fold.origins.step] for fold in folds],
         "prediction_length": task.config.model.prediction_length,
         "seed": task.config.train.seed if baseline.is_trained else None,
+        "season": season,
     }
     kept = _kept(path)
     if kept is not None and kept.settings == settings:
         return Forecasts(baseline.name, np.array(kept.values, dtype=np.float64), kept.seconds)
-    report(f"{baseline.name}: forecasting {task.num_windows} windows")
+    report(f"{baseline.name}: forecasting {task.num_windows} windows{season_note(season, series_set.frequency)}")
     began_s = time.monotonic()
     with quiet_sktime(), isolate_rng():
         values = np.stack([_windows_of_baseline(baseline, series, folds, task) for series in series_set.series])
@@ -330,10 +339,10 @@ def _kept(path: Path) -> KeptForecasts | None:
 def _windows_of_baseline(baseline: Baseline, series: Series, folds: Sequence[Fold], task: BacktestTask) -> Values:
     """The forecasts of all windows of ``series``, in original units; trained once a fold if it is trained at all."""
     steps = task.config.model.prediction_length
-    season = season_length(series.frequency)
     parts = []
     for fold in folds:
         known = fold.origins.start
+        season = season_of(baseline, series.frequency, num_rows=known)
         scaler = Scaler.fit(series.values[:known])
         scaled = scaler.transform(series.values)
         length = context_length_of(baseline, season=season, num_rows=known, prediction_length=steps)

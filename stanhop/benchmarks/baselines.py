@@ -32,6 +32,8 @@ Forecasts = Callable[[Values], Values]
 
 LOCAL_SEASONS = 14
 """Seasons of history, if there are as many, that a forecaster gets which is fitted to each window anew."""
+NO_SEASON = 1
+"""Steps of a season where nothing but the last value is expected to return."""
 LINEAR_CONTEXT = 336
 """Context of DLinear and NLinear in the tables of Zeng et al. 2023, arXiv:2205.13504."""
 LINEAR_TRAINING: Mapping[str, Any] = {"num_epochs": 10, "batch_size": 32, "lr": 1e-3}
@@ -58,11 +60,13 @@ class Baseline:
         is_trained: Whether it is trained once, on the training rows, with a seed; otherwise it is fitted to the
             context of each window anew, which takes so long that only each n-th window is measured.
         make: Makes the forecaster for ``Sizes``.
+        num_seasons: Seasons of history that it takes to see one; 0 if it looks for none.
     """
 
     name: str
     is_trained: bool
     make: Callable[[Sizes], Any]
+    num_seasons: int = 0
 
 
 def _naive(sizes: Sizes) -> Any:
@@ -107,8 +111,8 @@ BASELINES = {
     baseline.name: baseline
     for baseline in (
         Baseline("naive", False, _naive),
-        Baseline("seasonal_naive", False, _seasonal_naive),
-        Baseline("theta", False, _theta),
+        Baseline("seasonal_naive", False, _seasonal_naive, num_seasons=1),
+        Baseline("theta", False, _theta, num_seasons=2),
         Baseline("dlinear", True, _dlinear),
         Baseline("nlinear", True, _nlinear),
     )
@@ -127,14 +131,26 @@ def find_baseline(name: str) -> Baseline:
     return BASELINES[name]
 
 
+def season_of(baseline: Baseline, frequency: str, *, num_rows: int) -> int:
+    """Steps in the season that ``baseline`` looks for; ``NO_SEASON`` where ``num_rows``, all it knows, are too few."""
+    season = season_length(frequency)
+    return season if num_rows >= baseline.num_seasons * season else NO_SEASON
+
+
+def season_note(season: int, frequency: str) -> str:
+    """What to tell who waits where ``season``, that of ``season_of``, had to give way; empty where it did not."""
+    usual = season_length(frequency)
+    return "" if season == usual else f", without a season, since rows are too few for one of {usual:,} steps"
+
+
 def baseline_settings(
     baseline: Baseline, series: Series, data: DataConfig, *, prediction_length: int, fingerprint: str, stride: int
 ) -> dict[str, Any]:
     """What decides the outcome of ``measure_baseline`` beside data set, horizon and seed."""
     split = {part: float(size) for part, size in data.split.model_dump().items()}
-    season = season_length(series.frequency)
     rows = borders(len(series), data.split)
     known = len(rows.train) if baseline.is_trained else rows.test.start
+    season = season_of(baseline, series.frequency, num_rows=known)
     length = context_length_of(baseline, season=season, num_rows=known, prediction_length=prediction_length)
     own = LINEAR_TRAINING if baseline.is_trained else {"season": season, "stride": stride}
     return {"data_sha256": fingerprint, "split": split, "context_length": length, **own}
@@ -172,7 +188,7 @@ def measure_baseline(
     stride = 1 if baseline.is_trained else stride
     windows = sliding_window_view(values, length + prediction_length, axis=0)  # (windows, channels, steps), a view
     chosen = windows[origins.start - length : origins.stop - length : stride].swapaxes(1, 2)
-    season = season_length(series.frequency)
+    season = int(settings.get("season", NO_SEASON))  # those that are trained look for none
     sizes = Sizes(season, length, prediction_length, series.values.shape[1])
     with quiet_sktime(), isolate_rng():
         began_s = time.monotonic()

@@ -8,6 +8,7 @@ from typing import Any
 
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 
 from stanhop.benchmarks import accuracy
@@ -189,6 +190,21 @@ def test_a_horizon_that_the_rows_are_too_few_for_is_refused_before_the_first_tra
         grid(cells=[cells[0], far])
     assert caught.value.file == config.data.source
     assert not (tmp_path / "grid" / cells[0].name).exists()
+
+
+def test_several_series_are_refused_before_the_first_training_if_there_are_baselines(
+    grid: Grid, cells: list[Cell], tmp_path: Path
+) -> None:
+    config = cells[0].config
+    table = pd.read_csv(config.data.source)
+    path = tmp_path / "several.csv"
+    pd.concat([table.assign(shop=shop) for shop in "ab"]).to_csv(path, index=False)
+    data = config.data.model_copy(update={"source": str(path), "id_column": "shop"})
+    several = Cell("outeffhop", config.model_copy(update={"data": data}))
+    with pytest.raises(DataError, match=r"several.csv: holds 2 series; the baselines take one; leave them out with"):
+        grid(cells=[several])
+    assert not (tmp_path / "grid" / several.name).exists()
+    assert len(grid(cells=[several], baselines=[])) == 1
 
 
 @pytest.mark.slow

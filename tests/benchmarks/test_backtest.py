@@ -9,6 +9,7 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 
 from stanhop.benchmarks import backtest as backtest_module
@@ -222,3 +223,23 @@ def test_series_of_a_long_table_count_alike_whatever_their_units(task: BacktestT
     path.write_text("\n".join([f"unique_id,{header}", *large[:-1], *small]) + "\n")
     with pytest.raises(DataError, match="between 306 and 307 rows; a backtest needs them equally long"):
         backtest(dataclasses.replace(task, config=config, folder=tmp_path / "other"), progress=False)
+
+
+def test_rows_too_few_for_a_season_are_said_and_leave_a_forecast(tmp_path: Path, series: Series) -> None:
+    times = pd.date_range("2024-01-01", periods=120, freq="min")
+    few = dataclasses.replace(series, times=times, values=series.values[:120])
+    names = ("naive", "seasonal_naive", "theta")
+    task = BacktestTask(
+        config=config_in(tmp_path, few),
+        baselines=[find_baseline(name) for name in names],
+        num_windows=2,
+        step=None,
+        refit_every=None,
+        folder=tmp_path / "runs",
+    )
+    said: list[str] = []
+    _, naive, seasonal_naive, theta = backtest(task, progress=False, report=said.append).forecasts
+    np.testing.assert_array_equal(seasonal_naive.values, naive.values)
+    assert np.isfinite(theta.values).all()
+    assert "theta: forecasting 2 windows, without a season, since rows are too few for one of 1,440 steps" in said
+    assert "naive: forecasting 2 windows" in said

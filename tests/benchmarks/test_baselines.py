@@ -6,9 +6,17 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from stanhop.benchmarks.baselines import BASELINES, baseline_settings, find_baseline, measure_baseline
+from stanhop.benchmarks.baselines import (
+    BASELINES,
+    baseline_settings,
+    find_baseline,
+    measure_baseline,
+    season_note,
+    season_of,
+)
 from stanhop.benchmarks.measurement import Measurement
 from stanhop.config import DataConfig
 from stanhop.errors import ConfigError
@@ -80,6 +88,30 @@ def test_the_linear_ones_take_a_shorter_context_where_rows_are_few(series: Serie
     measurement = measured("nlinear", few, seed=1)
     assert measurement.settings["context_length"] == (num_train_rows - STEPS) // 2 < 31
     assert measurement.num_windows == measured("naive", few).num_windows
+
+
+def every_minute(series: Series, *, num_rows: int) -> Series:
+    """The first rows of ``series`` as if one came each minute, so that a season, a day, takes 1,440."""
+    times = pd.date_range("2024-01-01", periods=num_rows, freq="min")
+    return replace(series, times=times, values=series.values[:num_rows])
+
+
+def test_where_rows_are_too_few_for_a_season_none_is_looked_for(series: Series) -> None:
+    few = every_minute(series, num_rows=150)
+    naive, seasonal_naive, theta = (measured(name, few, stride=7) for name in ("naive", "seasonal_naive", "theta"))
+    assert (seasonal_naive.mse, seasonal_naive.mae) == (naive.mse, naive.mae)
+    assert theta.mse > 0
+    assert (seasonal_naive.settings["season"], theta.settings["season"]) == (1, 1)
+
+
+@pytest.mark.parametrize(("name", "num_seasons"), [("seasonal_naive", 1), ("theta", 2)])
+def test_a_season_is_looked_for_from_as_many_of_them_on_as_it_takes(name: str, num_seasons: int) -> None:
+    baseline, rows = find_baseline(name), 24 * num_seasons
+    assert [season_of(baseline, "h", num_rows=each) for each in (rows - 1, rows)] == [1, 24]
+    assert [season_note(season, "h") for season in (1, 24)] == [
+        ", without a season, since rows are too few for one of 24 steps",
+        "",
+    ]
 
 
 def test_an_unknown_baseline_is_refused_with_those_there_are() -> None:
