@@ -172,7 +172,7 @@ class ModelConfig(Section):
     """Whether what a channel usually is at that time of the day, week and year is taken away first and added to the
     forecast, where the training rows cover the period twice and forecast each other better by it."""
     levels: tuple[float, ...] = Field(default=(80.0, 95.0), max_length=MOST_LEVELS)
-    """Prediction intervals, in percent, ascending: calibrated on the validation rows, and the quantile head's own."""
+    """Prediction intervals, in percent, ascending: calibrated on the validation and training rows, and the quantile head's own."""
     head: Literal["point", "quantile"] = "point"
     """Whether the network forecasts the bounds of each level as well, with the pinball loss beside train.loss."""
 

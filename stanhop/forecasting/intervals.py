@@ -4,7 +4,7 @@ An interval for the value :math:`y` of one step and channel goes from :math:`l +
 :math:`l` and :math:`u` are the network's own bounds if it has a quantile head, and its forecast twice if not.  The
 scale :math:`s = \sigma(\text{context}) + 0.5\,\bar\sigma` is the deviation of the channel in the context, plus half of
 what that is on average.  The offsets :math:`a` and :math:`b` are quantiles of the scores :math:`(y - l) / s` and
-:math:`(y - u) / s` over windows that the network has not learned from.
+:math:`(y - u) / s` over windows whose outcome is known (``calibration.py``).
 
 Sources: split conformal prediction, Papadopoulos et al. 2002; its scores over a scale plus a constant, Papadopoulos et
 al. 2011 and Lei et al. 2018, arXiv:1604.04173; around quantiles of a network, Romano et al. 2019, arXiv:1905.03222.
@@ -54,7 +54,7 @@ class Intervals:
         lower: Offsets of the lower bounds in units of the scale, ``(levels, prediction_length, channels)``.
         upper: Those of the upper bounds.
         floor: What is added to a context's own deviation, ``(channels,)``, above 0.
-        num_windows: Windows they were calibrated on.
+        num_windows: Validation windows they were calibrated on.
     """
 
     levels: tuple[float, ...]

@@ -15,8 +15,9 @@ from sktime.forecasting.base import BaseForecaster
 
 from stanhop.config import Layer, ModelConfig, RunConfig, TrainConfig, nest, resolve
 from stanhop.forecasting.bundle import Bundle
+from stanhop.forecasting.calibration import KnownErrors
 from stanhop.forecasting.forecaster import Forecaster
-from stanhop.forecasting.intervals import conformal_quantile, floor_of, scale_of
+from stanhop.forecasting.intervals import conformal_quantile, scale_of
 from stanhop.forecasting.rolling import roll
 from stanhop.interop.plan import borders_for, longest_context
 from stanhop.series.frame import Layout, Series, SeriesSet
@@ -26,8 +27,6 @@ from stanhop.training.in_memory import fit_in_memory
 
 MODEL, TRAIN = ModelConfig(), TrainConfig()
 LARGEST_SEED = 2**31 - 1
-FEWEST_WINDOWS = 20
-"""Validation windows that calibrate quantiles by themselves."""
 FIRST_DAY = "2000-01-01"
 """The network sees no dates, so every series gets the same calendar; sktime knows the index of the forecast."""
 
@@ -37,9 +36,9 @@ class STanHopForecaster(BaseForecaster):  # type: ignore[misc]  # sktime has no 
 
     ``fit`` trains the network of ``stanhop train`` on the series, in memory: no file is written. A panel is fitted
     series by series; ``pretrain`` trains one network on all series of a panel, and ``fit`` then goes on from it.
-    Quantiles and intervals are conformal: errors on the last rows, which the network has not learned from, of the
-    forecast of each step and channel. Of a series with few rows, those it learned from count as well, and the
-    intervals are too narrow.
+    Quantiles and intervals are conformal: errors of the forecast of each step and channel on the last rows, which the
+    network has not learned from, and on those before, magnified to the size of the others. With ``validation=0`` there
+    are none to magnify to, and the intervals are too narrow.
 
     Parameters
     ----------
@@ -322,23 +321,24 @@ class STanHopForecaster(BaseForecaster):  # type: ignore[misc]  # sktime has no 
     # --- forecasting --------------------------------------------------------------------------------------------
 
     def _calibrate(self, series_set: SeriesSet) -> None:
-        """Keep scores of the validation windows; where they are few, of those before them as well."""
+        """Keep the scores of the windows whose outcome is known."""
         (series,) = series_set.series
         model = self.bundle_.config.model
         lengths = {"context_length": model.context_length, "prediction_length": model.prediction_length}
         rows = self._borders(len(series), model.prediction_length)
-        chosen = origins(rows.validation, **lengths, is_first=False)
-        if len(chosen) < FEWEST_WINDOWS:
-            chosen = origins(range(len(series)), **lengths, is_first=True)
-        if not chosen:  # pretrained, and the series has no window: the training error of no window is known
+        unseen = origins(rows.validation, **lengths, is_first=False)
+        learned = origins(rows.train, **lengths, is_first=True)
+        if not (unseen or learned):  # pretrained, and the series has no window: the error of no window is known
             self._floor, self._scores = np.ones(series.values.shape[1]), np.zeros((1, *self._scaled_forecast().shape))
             return
-        forecaster = Forecaster(self.bundle_, device=self._device)
-        rolled = list(roll(forecaster, series, chosen, scaler=self.bundle_.scalers[""], batch_size=self.batch_size))
-        contexts = np.concatenate([batch.context for batch in rolled])
-        errors = np.concatenate([batch.target - batch.forecast for batch in rolled])
-        self._floor = floor_of(contexts.std(axis=1))
-        self._scores = errors / scale_of(contexts, self._floor)  # (windows, steps, channels)
+        forecaster, scaler = Forecaster(self.bundle_, device=self._device), self.bundle_.scalers[""]
+        errors = KnownErrors.of(
+            *(
+                list(roll(forecaster, series, each, scaler=scaler, batch_size=self.batch_size))
+                for each in (unseen, learned)
+            )
+        )
+        self._floor, self._scores = errors.floor, errors.scores()  # (windows, steps, channels)
 
     def _scaled_context(self) -> np.ndarray:
         """The last rows, ``(1, context_length, channels)``; the first is repeated where they do not suffice."""

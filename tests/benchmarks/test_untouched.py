@@ -43,6 +43,16 @@ def test_a_rival_that_is_level_or_better_in_either_error_is_named() -> None:
         ("sktime", "macroeconomics", 12, "QS-JAN"),
         ("vega_datasets", "employment", 23, "MS"),
         ("statsmodels", "equipment", 1, "MS"),
+        ("pmdarima", "wine", 1, "MS"),
+        ("vega_datasets", "stocks", 4, "MS"),
+        ("pmdarima", "beer", 1, "QS-JAN"),
+        ("pmdarima", "wool", 1, "QS-JAN"),
+        ("pmdarima", "residents", 1, "QS-JAN"),
+        ("sktime", "consumption", 5, "QS-JAN"),
+        ("statsmodels", "inflation", 2, "QS-JAN"),
+        ("pmdarima", "lynx", 1, "YS-JAN"),
+        ("statsmodels", "nile", 1, "YS-JAN"),
+        ("statsmodels", "yearly_sunspots", 1, "YS-JAN"),
     ],
 )
 def test_each_series_is_read_as_it_was_written(
@@ -55,5 +65,6 @@ def test_each_series_is_read_as_it_was_written(
     assert (len(series.channels), series_set.frequency) == (num_channels, frequency)
     context_length = ModelConfig().context_length
     assert (len(series) > 2 * context_length) == (SCRIPT[name] in SCRIPT["SERIES"])
-    assert (len(series) < context_length) == (SCRIPT[name] in SCRIPT["SHORT"])
+    assert (len(series) < context_length) == (SCRIPT[name] not in SCRIPT["SERIES"])
+    assert sum(SCRIPT[name] in group.series for group in SCRIPT["GROUPS"].values()) == 1
     assert path.name not in {"ETTh1.csv", "WTH.csv"}

@@ -68,9 +68,11 @@ def test_intervals_are_measured_at_the_levels_asked_for_and_as_they_learn(traine
 
 def test_levels_that_the_model_lacks_are_calibrated_and_that_is_said(trained: Path, run: Any) -> None:
     answer = run("evaluate", "--model", trained / "model", "--levels", "90")
-    assert "intervals are calibrated now, on the validation rows of" in answer.err
+    assert "intervals are calibrated now, on the validation and training rows of" in answer.err
     assert "90 %" in answer.out
-    assert "on these very rows" in run("evaluate", "--model", trained / "model", "--split", "validation").err
+    for split in ("validation", "train"):
+        assert "on these very rows" in run("evaluate", "--model", trained / "model", "--split", split).err
+    assert "on these very rows" not in answer.err
 
 
 @pytest.mark.parametrize("levels", ["", "80,80", "0", "100", "eighty", "80;95", "-5"])
