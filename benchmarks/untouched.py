@@ -201,7 +201,7 @@ def _regular(columns: Mapping[str, Any], first: str, frequency: str) -> pd.DataF
 SERIES = (electricity, temperature, sunspots, carbon_dioxide, weather, el_nino, shares)
 SHORT = (airline, prescriptions, macroeconomics, employment, equipment)
 MONTHS, QUARTERS, YEARS = (wine, stocks), (beer, wool, residents, consumption, inflation), (lynx, nile, yearly_sunspots)
-"""Those that nothing at all was chosen on: regressions were, on some of the others (``priors.py``, ``ranks.py``)."""
+"""Those on which no forecast was chosen; what regressions are pulled to was, on some of the others (``priors.py``)."""
 
 
 @dataclass(frozen=True)

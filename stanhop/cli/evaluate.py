@@ -92,7 +92,11 @@ def _notes_on_intervals(bundle: Bundle, levels: Sequence[float], split: str, *, 
     if not levels:
         return []
     known = () if bundle.intervals is None else bundle.intervals.levels
-    notes = [f"intervals are calibrated now, on the validation and training rows of {source}"] if set(levels) - set(known) else []
+    notes = (
+        [f"intervals are calibrated now, on the validation and training rows of {source}"]
+        if set(levels) - set(known)
+        else []
+    )
     if split != "test":
         notes.append("intervals were calibrated on these very rows: their coverage is better than on rows to come")
     return notes

@@ -172,7 +172,7 @@ class ModelConfig(Section):
     """Whether what a channel usually is at that time of the day, week and year is taken away first and added to the
     forecast, where the training rows cover the period twice and forecast each other better by it."""
     levels: tuple[float, ...] = Field(default=(80.0, 95.0), max_length=MOST_LEVELS)
-    """Prediction intervals, in percent, ascending: calibrated on the validation and training rows, and the quantile head's own."""
+    """Prediction intervals, in percent, ascending: those that are calibrated, and the quantile head's own."""
     head: Literal["point", "quantile"] = "point"
     """Whether the network forecasts the bounds of each level as well, with the pinball loss beside train.loss."""
 
@@ -180,7 +180,8 @@ class ModelConfig(Section):
     def _sizes_fit(self) -> Self:
         if self.patch_length > self.context_length:
             raise ValueError(
-                f"patch_length ({self.patch_length}) must not exceed context_length ({self.context_length})"
+                f"patch_length ({self.patch_length}) must not exceed context_length ({self.context_length}): "
+                f"--set model.patch_length={self.context_length}, or less, lowers it"
             )
         if self.model_dim % self.num_heads:
             raise ValueError(f"num_heads ({self.num_heads}) must divide model_dim ({self.model_dim})")

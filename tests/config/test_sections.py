@@ -15,7 +15,7 @@ from stanhop.errors import ConfigError
     [
         (
             {"model": {"patch_length": 200, "context_length": 96}},
-            r"patch_length (200) must not exceed context_length (96)",
+            "patch_length (200) must not exceed context_length (96): --set model.patch_length=96, or less, lowers it",
         ),
         ({"model": {"model_dim": 10, "num_heads": 3}}, "num_heads (3) must divide model_dim (10)"),
         ({"model": {"prediction_length": 0}}, "model.prediction_length: input should be greater than 0, got '0'"),
