@@ -2,10 +2,13 @@ r"""Calibrating prediction intervals: how far off a model is on rows whose outco
 
 Windows of the validation rows, which the model has not learned from, say how large its errors are. They may be few: of
 one window each quantile is that window's own error, and an interval has no width. So windows of the training rows say
-as well how errors are spread over steps, channels and time. The model errs less on these; their scores :math:`s_l` are
-magnified to the size of those of the validation windows, :math:`s`, over all steps and channels:
+as well how errors are spread over steps, channels and time. The model errs less on these; their errors are magnified to
+the size of those of the validation windows, by
 
-    :math:`f\,s_l` with :math:`f = \max(1, \sqrt{E[s^2] / E[s_l^2]})`.
+    :math:`\max(1, \sqrt{E[e^2] / E[e_l^2]})`
+
+with errors of the forecast :math:`e` on validation and :math:`e_l` on training windows in units of the scale, over all
+steps and channels.
 
 Validation rows have chosen the best epoch, which makes their errors a little smaller than those to come; the test rows
 are not looked at. ``benchmarks/few_windows.py`` compares that with the validation windows alone.
@@ -73,7 +76,7 @@ class KnownErrors:
         unseen = [self._scores(batch, bound) for batch in self.unseen]
         if unseen and not self.magnification:
             return np.concatenate(unseen)
-        learned = [self._scores(batch, bound) * (self.magnification or 1.0) for batch in self.learned]
+        learned = [self._scores(batch, bound, times=self.magnification or 1.0) for batch in self.learned]
         return np.concatenate([*unseen, *learned])
 
     @cached_property
@@ -89,8 +92,10 @@ class KnownErrors:
         squares = [np.square(self._scores(batch, attrgetter("forecast"))) for batch in rolled]
         return float(np.concatenate(squares).mean()) if squares else 0.0
 
-    def _scores(self, batch: Rolled, bound: Callable[[Prediction], Values]) -> Values:
-        scores: Values = (batch.target - bound(batch.prediction)) / scale_of(batch.context, self.floor)
+    def _scores(self, batch: Rolled, bound: Callable[[Prediction], Values], *, times: float = 1.0) -> Values:
+        """Those of ``batch``, were the forecast ``times`` as far off."""
+        target = batch.forecast + times * (batch.target - batch.forecast)
+        scores: Values = (target - bound(batch.prediction)) / scale_of(batch.context, self.floor)
         return scores
 
 

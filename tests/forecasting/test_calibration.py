@@ -83,6 +83,13 @@ def test_scores_of_what_was_learned_are_magnified_to_the_size_of_the_others(
     np.testing.assert_allclose(errors.scores()[:, 0, 0], np.array(expected) / 2)
 
 
+def test_it_is_the_errors_of_the_forecast_that_are_magnified_whatever_bound_is_asked_for() -> None:
+    errors = KnownErrors.of(rolled([2.0]), rolled([1.0, -1.0]), floor=np.array([0.0]))
+    assert errors.magnification == 2
+    lower = errors.scores(lambda prediction: prediction.forecast - 0.25)
+    np.testing.assert_allclose(lower[:, 0, 0], [2.25, 2.25, -1.75])
+
+
 def test_one_validation_window_leaves_intervals_with_a_width(
     bundle: Bundle, make_series: Callable[..., Series]
 ) -> None:
