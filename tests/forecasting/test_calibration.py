@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -120,18 +121,30 @@ def test_no_row_of_the_test_split_is_looked_at(bundle: Bundle, make_series: Call
     assert not np.array_equal(first.upper, third.upper)
 
 
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[range]:
+    """The origins that are forecast from, as calibration asks for them."""
+    origins: list[range] = []
+
+    def rolled_from(forecaster: Forecaster, series: Series, asked: range, **options: Any) -> Iterator[Rolled]:
+        origins.append(asked)
+        return roll(forecaster, series, asked, **options)
+
+    monkeypatch.setattr(calibration, "roll", rolled_from)
+    return origins
+
+
 def test_where_there_are_more_windows_than_memory_holds_every_nth_counts(
-    bundle: Bundle, make_series: Callable[..., Series], monkeypatch: pytest.MonkeyPatch
+    bundle: Bundle, make_series: Callable[..., Series], monkeypatch: pytest.MonkeyPatch, taken: list[range]
 ) -> None:
     monkeypatch.setattr(calibration, "MOST_NUMBERS", 44 * 3 * (CONTEXT + 2 * STEPS) // 4)
     assert calibrate(bundle, set_of(make_series(ROWS)), levels=(80.0,)).num_windows == 11
+    assert taken == [range(105, 149, 4), range(CONTEXT, 95, 6)]
 
 
 def test_of_many_training_windows_every_nth_counts(
-    bundle: Bundle, make_series: Callable[..., Series], monkeypatch: pytest.MonkeyPatch
+    bundle: Bundle, make_series: Callable[..., Series], monkeypatch: pytest.MonkeyPatch, taken: list[range]
 ) -> None:
-    taken: list[range] = []
-    monkeypatch.setattr(calibration, "roll", lambda *args, **options: taken.append(args[2]) or roll(*args, **options))
     monkeypatch.setattr(calibration, "MOST_LEARNED", 20)
     calibrate(bundle, set_of(make_series(ROWS)), levels=(80.0,))
     assert taken == [range(105, 149), range(CONTEXT, 95, 3)]

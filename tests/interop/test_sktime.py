@@ -87,7 +87,24 @@ def test_it_learns_a_season_that_the_last_value_does_not_know() -> None:
     assert (error < 0.4 * naive).all()
 
 
-def test_quantiles_are_those_of_the_errors_on_rows_not_learned_from() -> None:
+def test_few_rows_leave_intervals_a_width_that_grows_with_the_errors_on_the_last_of_them() -> None:
+    y = table()
+    disturbed = y.copy()
+    disturbed.iloc[-12:-6] += np.array([[3.0, 90.0]]) * np.array([1, -1, 1, -1, 1, -1])[:, None]
+    unheard = {"settings": {**TINY["settings"], "train.stacking": False, "train.start": "random"}}
+
+    def widths(rows: pd.DataFrame, coverage: float, validation: float) -> pd.Series:
+        forecaster = made(validation=validation, **unheard).fit(rows, fh=FH)
+        interval = forecaster.predict_interval(coverage=coverage)
+        return pd.Series(
+            {name: (interval[name, coverage, "upper"] - interval[name, coverage, "lower"]).mean() for name in y}
+        )
+
+    assert (widths(y, 0.95, 0.1) > 1.1 * widths(y, 0.8, 0.1)).all(), "of four windows alone both would be one"
+    assert (widths(disturbed, 0.8, 0.2) > widths(y, 0.8, 0.2)).all(), "though weights and context are the same"
+
+
+def test_quantiles_are_bounds_of_intervals_and_these_nest() -> None:
     y = table(300)
     forecaster = made(max_epochs=3, validation=0.3).fit(y[:-3], fh=FH)
     interval = forecaster.predict_interval(coverage=[0.5, 0.9])
