@@ -155,11 +155,11 @@ def _rolled(
     stride = max(1, math.ceil(sum(map(len, windows)) / most))
     return [
         batch
-        for series, origins in zip(series_set.series, windows, strict=True)
+        for series, asked in zip(series_set.series, windows, strict=True)
         for batch in roll(
             forecaster,
             series,
-            origins[::stride],
+            asked[::stride],
             scaler=forecaster.scaler_of(series, rows=train_rows(forecaster.bundle, series)),
             batch_size=batch_size,
         )
